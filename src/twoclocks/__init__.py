@@ -1,0 +1,1 @@
+"""twoclocks: what a training run is really doing."""

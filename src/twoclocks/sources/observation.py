@@ -1,0 +1,89 @@
+"""This file knows what is written down about one moment of a training, whoever trains: scalars and tensors.
+
+The journal's names: `train_loss`, `train_accuracy`, `train_margin_min`, `train_margin_q01`, `train_margin_median`, the same
+for `heldout_`, `logit_scale`, `weight_norm`, and for each block of parameters `block_norm.<block>` and
+`update_size.<block>` (‖Δθ_b‖ / ‖θ_b‖ of the one optimiser step before). Losses and margins are computed in float64 from the
+logits as the network gave them, before any rounding for storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twoclocks.measures.margins import accuracy, cross_entropy_from_gaps, logit_scale, margin
+from twoclocks.trajectory import Array
+
+Blocks = Mapping[str, Sequence[str]]
+LARGEST_FLOAT16 = 65504.0
+
+
+def scalars_of_logits(split: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return loss, accuracy, the margins' minimum, 1 % quantile and median, and on the training split the logit scale."""
+    if not bool(torch.isfinite(logits).all()):
+        return {f"{split}_loss": float("nan"), f"{split}_accuracy": 0.0}
+    gaps = margin(logits, labels)
+    low = torch.quantile(gaps, torch.tensor([0.0, 0.01, 0.5], dtype=gaps.dtype, device=gaps.device)).tolist()
+    scalars = {
+        f"{split}_loss": float(cross_entropy_from_gaps(logits, labels).mean()),
+        f"{split}_accuracy": float(accuracy(logits, labels)),
+        **{f"{split}_margin_{name}": value for name, value in zip(("min", "q01", "median"), low, strict=True)},
+    }
+    return scalars | ({"logit_scale": float(logit_scale(logits))} if split == "train" else {})
+
+
+def scalars_of_blocks(after: Mapping[str, Tensor], before: Mapping[str, Tensor] | None, blocks: Blocks) -> dict[str, float]:
+    """Return each block's norm, the whole weight norm and, where the weights one step before are given, the update sizes."""
+    norms = {block: norm_of(after[name] for name in names) for block, names in blocks.items()}
+    scalars = {f"block_norm.{block}": norm for block, norm in norms.items()}
+    scalars["weight_norm"] = float(np.sqrt(sum(norm**2 for norm in norms.values())))
+    if before is not None:
+        for block, names in blocks.items():
+            moved, size = norm_of(after[n] - before[n] for n in names), norm_of(before[n] for n in names)
+            if size > 0:
+                scalars[f"update_size.{block}"] = moved / size
+    return scalars
+
+
+def tensors_of_moment(
+    features: Mapping[str, Tensor], readout: tuple[Tensor, Tensor | None], weights: Mapping[str, Tensor]
+) -> dict[str, Array]:
+    """Return the tensors of a snapshot of one run, each with a run axis of length one in front."""
+    weight, bias = readout
+    tensors = {f"features/{split}": compact(value) for split, value in features.items()}
+    tensors["readout/weight"] = as_float32(weight)
+    if bias is not None:
+        tensors["readout/bias"] = as_float32(bias)
+    tensors |= {f"weights/{name}": as_float32(value) for name, value in weights.items()}
+    return {name: value[None] for name, value in tensors.items()}
+
+
+def stack_runs(moments: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
+    """Join what several runs wrote of one moment along the run axis, which comes first."""
+    return {name: np.concatenate([moment[name] for moment in moments]) for name in moments[0]}
+
+
+def compact(features: Tensor) -> Array:
+    """Return features in half precision (11 significant bits), or in float32 where they leave its range.
+
+    Probes and ranks of features rounded so differ by less than their own errors; losses and margins never see them.
+    """
+    values = as_float32(features)
+    largest = float(np.abs(values).max(initial=0.0))
+    fits = largest == 0.0 or 1e-2 < largest < LARGEST_FLOAT16
+    return values.astype(np.float16) if fits else values
+
+
+def as_float32(tensor: Tensor) -> Array:
+    """Return a tensor as a float32 array on the CPU; float64 stays float64."""
+    tensor = tensor.detach().cpu()
+    return np.asarray(tensor if tensor.dtype == torch.float64 else tensor.float())
+
+
+def norm_of(tensors: Any) -> float:
+    """Return the Euclidean norm of several tensors taken as one vector, in float64."""
+    return float(np.sqrt(sum(float(t.detach().double().square().sum()) for t in tensors)))

@@ -1,0 +1,192 @@
+"""This file knows what a recorded training is: the nouns that every source fills and every measure reads.
+
+Axes, in this order: `r` runs, `t` recorded moments, `n` examples, `d` features, `c` classes. A single run has r = 1.
+Nothing here imports torch, so that a log can be read without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twoclocks.errors import InputError
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+Array = NDArray[Any]
+
+CANONICAL_UNITS: Mapping[str, str] = MappingProxyType(
+    {
+        "epoch": "epochs",
+        "flow_time": "sum of learning rates",
+        "train_loss": "nats per example",
+        "heldout_loss": "nats per example",
+        "train_accuracy": "share of examples",
+        "heldout_accuracy": "share of examples",
+        "lr": "per step",
+        "weight_norm": "Frobenius norm",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One quantity over training: `value[r, t, ...]` seen at `step[t]`, with its unit.
+
+    Steps increase strictly. A moment that was not recorded is absent; a value that *was* recorded as NaN or
+    infinite stays so, because a NaN loss is an observation.
+    """
+
+    name: str
+    unit: str
+    step: Int
+    value: Float
+
+    def __post_init__(self) -> None:
+        if self.value.ndim < 2 or self.value.shape[1] != len(self.step):
+            raise ValueError(f"series {self.name}: expected value[r, {len(self.step)}, ...], got {self.value.shape}")
+        if len(self.step) > 1 and not bool(np.all(np.diff(self.step) > 0)):
+            raise ValueError(f"series {self.name}: steps must increase strictly; sort and merge repeated steps first")
+
+    @property
+    def runs(self) -> int:
+        """Return the number of runs r."""
+        return int(self.value.shape[0])
+
+    def of_run(self, run: int) -> Series:
+        """Return the same series for one run, its run axis kept."""
+        return Series(self.name, self.unit, self.step, self.value[run : run + 1])
+
+
+@dataclass(frozen=True)
+class EvalBatch:
+    """The fixed examples that every evaluation looks at: their labels `[n]`, and how many there were to choose from."""
+
+    name: str
+    labels: Int
+    population: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The tensors of one moment, each with the run axis first, read from disk only when asked for.
+
+    Names: `features/train`, `features/heldout` [r n d]; `readout/weight` [r c d], `readout/bias` [r c];
+    `weights/<parameter>` [r ...].
+    """
+
+    step: int
+    flow_time: float | None
+    tensors: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something worth telling that happened at a step: a stretched schedule, an error of the recorder, a restart."""
+
+    step: int | None
+    what: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a trajectory came from: `columns` maps the file's names to ours, `assumed` lists what was taken as read."""
+
+    path: str
+    kind: str
+    rows: int
+    columns: Mapping[str, str] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Everything recorded of r runs of one setting."""
+
+    source: Source
+    scalars: Mapping[str, Series]
+    snapshots: tuple[Snapshot, ...] = ()
+    batches: Mapping[str, EvalBatch] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> int:
+        """Return the number of runs r."""
+        return max((series.runs for series in self.scalars.values()), default=1)
+
+    @property
+    def last_step(self) -> int:
+        """Return the last step at which anything was recorded."""
+        return max((int(series.step[-1]) for series in self.scalars.values() if len(series.step)), default=0)
+
+    def of_run(self, run: int) -> Trajectory:
+        """Return the scalars of one run as a trajectory of its own (snapshots keep all runs and are left out)."""
+        if not 0 <= run < self.runs:
+            raise InputError(f"run {run} was asked for, but this trajectory holds runs 0 to {self.runs - 1}")
+        scalars = {name: series.of_run(run) for name, series in self.scalars.items()}
+        return Trajectory(self.source, scalars, (), self.batches, self.events, self.settings)
+
+    def to_pandas(self) -> Any:
+        """Return one row per (run, step) with a column per scalar; needs pandas (`pip install 'twoclocks[pandas]'`)."""
+        import pandas as pd  # an extra, not a dependency
+
+        frames = [
+            pd.DataFrame(
+                {"run": np.repeat(np.arange(s.runs), len(s.step)), "step": np.tile(s.step, s.runs), name: s.value.ravel()}
+            ).set_index(["run", "step"])
+            for name, s in self.scalars.items()
+            if s.value.ndim == 2
+        ]
+        return pd.concat(frames, axis=1).sort_index()
+
+
+@dataclass(frozen=True)
+class SaveAt:
+    """Which optimiser steps are recorded: a log-spaced grid, a regular grid, or both; step 0 always is.
+
+    `per_decade` log-spaced steps for each factor of ten, and every `every`-th step (0: no regular grid) are evaluated:
+    scalars only. `snapshots_per_decade` and `snapshot_every` choose the moments of which tensors are kept too, each of
+    which is evaluated as well. At most `examples` examples of each batch have their features kept.
+
+    >>> [step for step in range(30) if SaveAt(per_decade=4, every=10, snapshots_per_decade=0).evaluates(step)]
+    [0, 1, 2, 3, 6, 10, 18, 20]
+    """
+
+    per_decade: int = 40
+    every: int = 0
+    snapshots_per_decade: int = 8
+    snapshot_every: int = 0
+    weights: bool = True
+    features: bool = True
+    examples: int = 4096
+
+    def __post_init__(self) -> None:
+        for name in ("per_decade", "every", "snapshots_per_decade", "snapshot_every"):
+            if getattr(self, name) < 0:
+                raise InputError(f"SaveAt: {name} must be 0 or more, got {getattr(self, name)}")
+        if self.examples < 2:
+            raise InputError(f"SaveAt: examples must be at least 2, got {self.examples}")
+
+    def evaluates(self, step: int) -> bool:
+        """Return whether the scalars of this step are recorded."""
+        return on_grid(step, self.per_decade, self.every) or self.keeps(step)
+
+    def keeps(self, step: int) -> bool:
+        """Return whether the tensors of this step are kept."""
+        return on_grid(step, self.snapshots_per_decade, self.snapshot_every)
+
+
+def on_grid(step: int, per_decade: int, every: int) -> bool:
+    """Return whether `step` is 0, a multiple of `every`, or one of round(10^(j / per_decade))."""
+    if step == 0 or (every and step % every == 0):
+        return True
+    if not per_decade or step < 0:
+        return False
+    nearest = round(per_decade * np.log10(step))
+    return any(round(10 ** (j / per_decade)) == step for j in (nearest - 1, nearest, nearest + 1))
