@@ -1,26 +1,39 @@
-"""This file knows what is said of a whole run: the label, its kind, and what follows from them."""
+"""This file knows the way from a source to a diagnosis: open, measure, judge, and put together what is said of the run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from twoclocks.trajectory import Event, Source
-from twoclocks.verdicts import Verdict
+import msgspec
+import numpy as np
 
+from twoclocks import thresholds as at
+from twoclocks.advice import Stop, cannot_tell, measure_next, stop_of
+from twoclocks.clocks import Step, reported_time
+from twoclocks.courses import Run, run_of
+from twoclocks.errors import InputError
+from twoclocks.evidence import Evidence, examine
+from twoclocks.labels import common_label, label_of
+from twoclocks.ladder_verdicts import judge_ladder, kind_of
+from twoclocks.sources.logs import read_columns, read_log
+from twoclocks.store import MANIFEST, load
+from twoclocks.text import as_text
+from twoclocks.trajectory import Event, Source, Trajectory
+from twoclocks.verdicts import Verdict, judge_curves, over_runs
+from twoclocks.wording import summary_of
 
-@dataclass(frozen=True)
-class Stop:
-    """Whether to stop the training now: "yes", "no" or "undetermined", and why."""
-
-    answer: str
-    why: str
+SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class Clock:
     """A hitting time as it is reported: the first sustained crossing of a threshold, or censored.
 
-    `value` is the median over runs (None where most runs are censored), `per_run` one time a run (None: censored).
+    `value` is the median over runs (None where most runs are censored), `per_run` one time a run (None: censored),
+    `last` the last evaluation: a censored time is later than that.
     """
 
     name: str
@@ -28,12 +41,12 @@ class Clock:
     threshold: float
     sustained: int
     unit: str
-    value: int | None
+    value: Step | None
     censored: bool
-    resolution: int | None
-    lost_at: int | None
-    last: int
-    per_run: tuple[int | None, ...] = ()
+    resolution: Step | None
+    lost_at: Step | None
+    last: Step
+    per_run: tuple[Step | None, ...]
 
 
 @dataclass(frozen=True)
@@ -65,4 +78,134 @@ class Diagnosis:
     cannot_tell: tuple[str, ...]
     measure_next: tuple[str, ...]
     runs: int = 1
-    descent: dict[str, object] | None = None
+    descent: Mapping[str, Any] | None = None
+
+    def to_json(self) -> str:
+        """Return the diagnosis as one JSON document (schema 1); a number that is not finite becomes null."""
+        fields = {"schema": SCHEMA} | msgspec.to_builtins(self)
+        if self.descent is None:
+            del fields["descent"]
+        return msgspec.json.format(msgspec.json.encode(fields)).decode()
+
+    def __str__(self) -> str:
+        """Return the diagnosis as plain text, without colours."""
+        return as_text(msgspec.to_builtins(self))
+
+
+def diagnose(source: Any, *, columns: Mapping[str, str] | None = None) -> Diagnosis:
+    """Diagnose a run folder, a log file, a trajectory, or a table of scalars in memory (dict of lists, pandas).
+
+    Args:
+        source: a path, a Trajectory or a table. columns: canonical name → column of a log, for odd names.
+
+    Raises:
+        InputError: the source cannot be read.
+    """
+    return judge(examine(open_source(source, columns)))
+
+
+def open_source(source: Any, columns: Mapping[str, str] | None = None) -> Trajectory:
+    """Return the trajectory that a path, a table or a trajectory stands for."""
+    if isinstance(source, Trajectory):
+        return source
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        return load(path) if path.is_dir() or path.name == MANIFEST else read_log(path, columns)
+    if hasattr(source, "keys"):
+        return read_columns(source, columns)
+    raise InputError(f"diagnose: expected a path, a Trajectory or a table of scalars, got {type(source).__name__}")
+
+
+def judge(evidence: Evidence) -> Diagnosis:
+    """Judge everything that was measured of a trajectory."""
+    trajectory = evidence.trajectory
+    runs = [run_of(trajectory, r) for r in range(trajectory.runs)]
+    judged = [judge_run(evidence, run, r) for r, run in enumerate(runs)]
+    labels = [label_of(run, verdicts) for run, verdicts in zip(runs, judged, strict=True)]
+    label = common_label(labels)
+    agreeing = [r for r, one in enumerate(labels) if one.name == label.name]
+    shown = agreeing[0] if agreeing else 0
+    run, verdicts = runs[shown], {code: over_runs([one[code] for one in judged]) for code in judged[0]}
+    clocks = clocks_of(trajectory)
+    kind = common_kind([kind_of(label.name, judged[r]) for r in agreeing])
+    return Diagnosis(
+        source=trajectory.source,
+        label=label.name,
+        kind=kind,
+        confidence=label.confidence,
+        summary=summary_of(label.name, run, trajectory, len(agreeing)),
+        overturned_by=label.overturned_by,
+        stop=stop_of(label.name, run, judged[shown]),
+        clocks=clocks,
+        verdicts=tuple(verdicts.values()),
+        offers=offers_of(evidence, judged[shown], shown),
+        events=(*trajectory.events, *events_of(clocks, trajectory)),
+        cannot_tell=cannot_tell(label.name, run, trajectory),
+        measure_next=measure_next(label.name, run, trajectory),
+        runs=trajectory.runs,
+        descent=descent_of(label.name, run),
+    )
+
+
+def judge_run(evidence: Evidence, run: Run, r: int) -> dict[str, Verdict]:
+    """Return every verdict on one run: on its curves and, where features were kept, on its ladder."""
+    verdicts = judge_curves(run)
+    return verdicts if evidence.ladder is None else verdicts | judge_ladder(evidence.ladder, evidence.presets, run, r)
+
+
+def common_kind(kinds: Sequence[str | None]) -> str | None:
+    """Return the kind on which the runs that share the label agree, "undetermined" where they do not."""
+    return None if not kinds else kinds[0] if len(set(kinds)) == 1 else "undetermined"
+
+
+def offers_of(evidence: Evidence, verdicts: Mapping[str, Verdict], r: int) -> tuple[Offer, ...]:
+    """Return the offer to refit the readout, where it would help."""
+    ladder = evidence.ladder
+    if ladder is None or not verdicts["TC204"].holds:
+        return ()
+    low, high = ladder.train_probe_interval[r, -1].tolist()
+    what = f"refit the readout on the training split ({ladder.preset})"
+    return (Offer(what, float(ladder.train_probe[r, -1]), float(ladder.native[r, -1]), (low, high), ladder.scored),)
+
+
+def clocks_of(trajectory: Trajectory) -> tuple[Clock, ...]:
+    """Return T_fit where training accuracy was recorded, and the T_gen where held-out accuracy was."""
+    wanted = [("T_fit", "train_accuracy", at.FIT), *((f"T_gen_{alpha:g}", "heldout_accuracy", alpha) for alpha in at.GENERALISED_AT)]
+    clocks = []
+    for name, of, threshold in wanted:
+        series = trajectory.scalars.get(of)
+        if series is None:
+            continue
+        t = reported_time(series, above=threshold)
+        clocks.append(
+            Clock(name, of, threshold, t.sustained, trajectory.source.time, t.value, t.censored, t.resolution, t.lost_at, t.last, t.values)
+        )
+    return tuple(clocks)
+
+
+def descent_of(label: str, run: Run) -> Mapping[str, Any] | None:
+    """Return the turning points of a double descent, as held-out error (or loss), None for every other label."""
+    heldout, dip = run.heldout, run.dip
+    if label != "epoch-wise double descent" or heldout is None or dip is None:
+        return None
+
+    def point(share: float, step: float) -> dict[str, float]:
+        value = heldout.in_unit(share)
+        return {"step": int(step) if step == int(step) else step, "value": 1.0 - value if heldout.is_accuracy else value}
+
+    return {
+        "of": "heldout_error" if heldout.is_accuracy else "heldout_loss",
+        "first_minimum": point(dip.first, dip.first_step),
+        "peak": point(dip.trough, dip.trough_step),
+        "second_minimum": point(dip.second, dip.second_step),
+    }
+
+
+def events_of(clocks: Sequence[Clock], trajectory: Trajectory) -> list[Event]:
+    """Return what happened on the way: clocks lost again, values that were not finite."""
+    events = [Event(int(c.lost_at), f"{c.name} (reached at {c.value}) was lost again") for c in clocks if c.lost_at is not None]
+    for name, series in trajectory.scalars.items():
+        broken = np.flatnonzero(~np.isfinite(series.value).reshape(series.runs, len(series.step), -1).all(axis=(0, 2)))
+        if len(broken):
+            events.append(Event(int(series.step[broken[0]]), f"{name} is not finite at {len(broken)} of {len(series.step)} evaluations"))
+    return sorted(events, key=lambda event: -1 if event.step is None else event.step)

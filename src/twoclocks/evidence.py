@@ -4,20 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from twoclocks.decomposition import Decomposition
-from twoclocks.trajectory import Series, Trajectory
+from twoclocks import thresholds as at
+from twoclocks.courses import run_of
+from twoclocks.trajectory import Series, Snapshot, Trajectory
+
+if TYPE_CHECKING:
+    from twoclocks.decomposition import Decomposition
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What was measured of a trajectory.
 
-    `ladder`: the ridge ladder at every snapshot, None where no features were kept. `presets`: the ladder under each
-    probe preset at a few moments. `measured`: derived series (ranks, ...), by name.
+    `ladder`: the ridge ladder at every snapshot, None where no features were kept. `presets`: the ladder under each other
+    probe preset at the moments on which a claim about the readout rests. `measured`: derived series (ranks, ...), by name.
     """
 
     trajectory: Trajectory
     ladder: Decomposition | None = None
     presets: Mapping[str, Decomposition] = field(default_factory=dict)
     measured: Mapping[str, Series] = field(default_factory=dict)
+
+
+def examine(trajectory: Trajectory) -> Evidence:
+    """Measure everything that a trajectory allows: curves always, the ladder and ranks where features were kept."""
+    kept = [snapshot for snapshot in trajectory.snapshots if has_features(snapshot)]
+    if not kept or "heldout" not in trajectory.batches:
+        return Evidence(trajectory)
+    from twoclocks.decomposition import decompose  # torch, which a log never needs
+
+    ladder = decompose(trajectory)
+    moments = telling_moments(trajectory, ladder)
+    presets = {name: decompose(trajectory, preset=name, steps=moments) for name in ("paper", "logistic")} if moments else {}
+    return Evidence(trajectory, ladder, presets, ranks_of(trajectory))
+
+
+def has_features(snapshot: Snapshot) -> bool:
+    """Return whether a snapshot holds what the ladder needs."""
+    return {"features/train", "features/heldout", "readout/weight"} <= set(snapshot.tensors)
+
+
+def telling_moments(trajectory: Trajectory, ladder: Decomposition) -> list[int]:
+    """Return the snapshots at which every probe preset is fitted, since a claim rests on them.
+
+    For each run: the last one after the fit and before the native readout is half way from chance to perfection; and the
+    last of all, where refitting the readout would help.
+    """
+    moments = set()
+    for r in range(trajectory.runs):
+        run = run_of(trajectory, r)
+        half = None if run.heldout is None else run.heldout.step_past(at.WELL_ABOVE_CHANCE)
+        fit = float("inf") if run.fit_step is None else run.fit_step
+        plateau = [step for step in ladder.step.tolist() if fit <= step < (float("inf") if half is None else half)]
+        moments |= {plateau[-1]} if plateau else set()
+        if ladder.calibration_gap[r, -1] >= at.RISE:
+            moments.add(int(ladder.step[-1]))
+    return sorted(moments)
+
+
+def ranks_of(trajectory: Trajectory) -> dict[str, Series]:
+    """Return the ranks of the end-to-end map and of the features at every snapshot."""
+    from twoclocks.measures.spectrum import effective_rank, participation_ratio, stable_rank
+    from twoclocks.series import measure
+
+    series = (
+        measure(trajectory, stable_rank, of="end_to_end"),
+        measure(trajectory, effective_rank, of="end_to_end"),
+        measure(trajectory, participation_ratio, of="features"),
+    )
+    return {one.name: one for one in series}

@@ -38,13 +38,13 @@ CANONICAL_UNITS: Mapping[str, str] = MappingProxyType(
 class Series:
     """One quantity over training: `value[r, t, ...]` seen at `step[t]`, with its unit.
 
-    Steps increase strictly. A moment that was not recorded is absent; a value that *was* recorded as NaN or
+    Steps increase strictly; they are whole numbers unless the only time a log has is a fractional epoch. A moment that was not recorded is absent; a value that *was* recorded as NaN or
     infinite stays so, because a NaN loss is an observation.
     """
 
     name: str
     unit: str
-    step: Int
+    step: Array
     value: Float
 
     def __post_init__(self) -> None:
@@ -95,11 +95,15 @@ class Event:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a trajectory came from: `columns` maps the file's names to ours, `assumed` lists what was taken as read."""
+    """Where a trajectory came from: `columns` maps the file's names to ours, `assumed` lists what was taken as read.
+
+    `time` is what its steps count: "step" (optimiser steps), "epoch", or "row" where the file names no time at all.
+    """
 
     path: str
     kind: str
     rows: int
+    time: str = "step"
     columns: Mapping[str, str] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
 

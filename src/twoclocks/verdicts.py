@@ -1,10 +1,19 @@
-"""This file knows how one claim about a training is judged: an effect, compared with a threshold, said in words."""
+"""This file knows how one claim about a training is judged: an effect, compared with a threshold, said in words.
+
+Codes: TC1xx need curves alone, TC2xx need features (see `ladder_verdicts`). An effect within one run comes with its
+precision (evaluation noise, evaluation spacing); over several runs `over_runs` replaces it by a confidence interval.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+import numpy as np
+
+from twoclocks import thresholds as at
+from twoclocks.courses import Course, Run, trend_at_end
 
 
 class Outcome(StrEnum):
@@ -20,12 +29,14 @@ class Outcome(StrEnum):
 class Verdict:
     """One claim, judged: its stable code, the effect with an interval, the sample, thresholds and evidence.
 
-    `n` counts what the effect was estimated from (evaluations, examples or runs; `unit_of_n` says which).
+    `effect_is` says what the effect measures and in what unit; `n` counts what it was estimated from (evaluations, examples
+    or runs; `unit_of_n` says which).
     """
 
     code: str
     claim: str
     outcome: Outcome
+    effect_is: str = ""
     effect: float | None = None
     interval: tuple[float, float] | None = None
     n: int = 0
@@ -33,3 +44,249 @@ class Verdict:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     evidence: tuple[str, ...] = ()
     overturned_by: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Return whether the claim is supported."""
+        return self.outcome is Outcome.SUPPORTED
+
+
+def judge_divergence(run: Run) -> Verdict:
+    """Judge whether the training broke: a loss that is not finite to the end, that exploded, or a fit lost for good."""
+    claim = "the training broke down"
+    thresholds = {"last loss / first loss": at.EXPLODED, "last / best training share": at.FIT_LOST}
+    n = 0 if run.train is None else len(run.train.step)
+    if run.train_broke_at is not None:
+        evidence = f"the loss is NaN or infinite from step {run.train_broke_at:g} to the end"
+        return Verdict("TC101", claim, Outcome.SUPPORTED, "last training loss ÷ first", None, None, n, "evaluations", thresholds, (evidence,), "a finite loss after that step")
+    growth, kept = run.exploded_by, None if run.train is None else end_share(run.train) / max(run.train.best, 1e-9)
+    most = at.EXPLODED if run.train is not None else at.EXPLODED_HELDOUT
+    exploded = growth is not None and growth > most and (kept is None or kept < at.FIT_LOST)
+    learned = run.train is not None and run.train.best >= at.WELL_ABOVE_CHANCE
+    lost_fit = learned and kept is not None and kept < at.FIT_LOST and len(run.train.step) >= at.FEWEST_EVALUATIONS  # type: ignore[union-attr]
+    evidence_rows = [] if growth is None else [f"the last loss is {growth:.3g} times the first"]
+    if kept is not None and learned:
+        evidence_rows.append(f"the training share ends at {kept:.2f} of its best")
+    outcome = Outcome.SUPPORTED if exploded or lost_fit else Outcome.REFUTED if growth is not None or kept is not None else Outcome.NOT_APPLICABLE
+    return Verdict("TC101", claim, outcome, "last training loss ÷ first", growth, None, n, "evaluations", thresholds, tuple(evidence_rows), "a longer log in which the fit returns")
+
+
+def judge_fit(run: Run) -> Verdict:
+    """Judge whether the run fitted its training examples; the effect is the best training share."""
+    claim = "the run fitted its training examples"
+    if run.train is None:
+        return not_applicable("TC102", claim, "no training loss or accuracy was recorded")
+    train = run.train
+    thresholds = {"training accuracy": at.FIT, "nearly fitted (share)": at.NEARLY_FITTED} if train.is_accuracy else {"loss fell by (share)": at.LOSS_FELL}
+    reached = f"it is past the fit at step {run.fit_step:g}" if run.fit_step is not None else "it never comes to the fit in this log"
+    best = f"best {train.name} {train.in_unit(train.best):.4g} at step {train.best_step:g} (chance {train.chance:.3g})"
+    outcome = Outcome.SUPPORTED if run.fit_step is not None else Outcome.REFUTED
+    return Verdict("TC102", claim, outcome, "best training share (0 chance, 1 perfect)", train.best, noise_interval(train, train.best), len(train.step), "evaluations", thresholds, (best, reached), "a longer log")
+
+
+def judge_generalisation(run: Run) -> Verdict:
+    """Judge whether held-out examples were learned well above chance; the effect is the best held-out share."""
+    claim = "the run generalised: held-out examples are answered well above chance"
+    heldout = run.heldout
+    if heldout is None:
+        return not_applicable("TC103", claim, "no held-out loss or accuracy was recorded")
+    evidence = [f"best {heldout.name} {heldout.in_unit(heldout.best):.4g} at step {heldout.best_step:g} ({chance_words(heldout)})"]
+    followed = following(run)
+    if followed is not None:
+        evidence.append(f"on the way up the held-out share was {followed:.2f} of the training share")
+    least = at.WELL_ABOVE_CHANCE if heldout.is_accuracy else at.LOSS_WELL_BELOW_START
+    least_if_followed = at.FOLLOWED_AT_LEAST if heldout.is_accuracy else at.LOSS_FOLLOWED_AT_LEAST
+    enough = heldout.best >= least or (heldout.best >= least_if_followed and followed is not None and followed >= at.FOLLOWING)
+    thresholds = {"best held-out share": least, "... if it followed the training share": least_if_followed, "followed": at.FOLLOWING}
+    if len(heldout.step) < at.FEWEST_EVALUATIONS and not enough:
+        outcome = Outcome.UNDETERMINED
+    else:
+        outcome = Outcome.SUPPORTED if enough else Outcome.REFUTED
+    interval = noise_interval(heldout, heldout.best)
+    return Verdict("TC103", claim, outcome, "best held-out share (0 chance, 1 perfect)", heldout.best, interval, len(heldout.step), "evaluations", thresholds, tuple(evidence), "a longer log in which it rises")
+
+
+def judge_delay(run: Run) -> Verdict:
+    """Judge whether held-out examples were learned clearly after the training examples; the effect is T_gen / T_fit.
+
+    Its interval is what the spacing of the evaluations leaves open. A network whose held-out share is already close to its
+    best at the fit is not late, however long the rest takes.
+    """
+    claim = "the generalisation came clearly after the fit"
+    if run.train is None or run.heldout is None:
+        return not_applicable("TC104", claim, "it takes both a training and a held-out curve")
+    n = min(len(run.train.step), len(run.heldout.step))
+    if run.fit_step is None or run.generalised_step is None or run.heldout_at_fit is None:
+        return Verdict("TC104", claim, Outcome.NOT_APPLICABLE, "T_gen ÷ T_fit", None, None, n, evidence=("the run did not both fit and generalise",))
+    fit, generalised = run.fit_step - run.first_step, run.generalised_step - run.first_step
+    earliest = (run.generalised_step if run.generalised_before is None else run.generalised_before) - run.first_step
+    shortest_fit = fit if run.fit_before is None else max(run.fit_before - run.first_step, 0.25 * fit)
+    effect = generalised / fit if fit > 0 else float("inf")
+    interval = (earliest / fit, generalised / shortest_fit) if fit > 0 and shortest_fit > 0 else None
+    late = interval is not None and interval[0] >= at.DELAY and run.heldout_at_fit < at.MAIN_RISE_AFTER_FIT
+    evidence = (
+        f"fitted at step {run.fit_step:g}, close to the best held-out level at step {run.generalised_step:g}",
+        f"at the fit the held-out share was {run.heldout_at_fit:.2f} of its best",
+    )
+    thresholds = {"T_gen / T_fit": at.DELAY, "held-out share at the fit / best": at.MAIN_RISE_AFTER_FIT}
+    outcome = Outcome.SUPPORTED if late else Outcome.REFUTED
+    return Verdict("TC104", claim, outcome, "T_gen ÷ T_fit", effect, interval, n, "evaluations", thresholds, evidence, "evaluations closer together around the fit")
+
+
+def judge_double_descent(run: Run) -> Verdict:
+    """Judge whether the held-out measure got worse before the fit and clearly better again; the effect is recovered / fallen."""
+    claim = "the held-out measure got worse and then clearly better again while the fit was still being made"
+    heldout, dip = run.heldout, run.dip
+    if heldout is None:
+        return not_applicable("TC105", claim, "no held-out loss or accuracy was recorded")
+    thresholds = {
+        "fall and rise / best": at.DIP, "fall and rise / noise": at.DIP_NOISE, "evaluations": at.DIP_EVALUATIONS,
+        "first peak / best": at.DIP_FIRST, "recovered / fallen": at.DIP_RECOVERED,
+    }  # fmt: skip
+    if dip is None or heldout.best <= 0:
+        return Verdict("TC105", claim, Outcome.REFUTED, "recovered ÷ fallen", None, None, len(heldout.step), "evaluations", thresholds, ("the held-out measure never turns",), "a longer log")
+    effect = dip.recovery / dip.depth if dip.depth > 0 else float("inf")
+    small = min(dip.depth, dip.recovery)
+    real = small >= max(at.DIP * heldout.best, at.DIP_NOISE * heldout.noise) and dip.evaluations >= at.DIP_EVALUATIONS
+    early = dip.first_step < run.fit_step if run.fit_step is not None else dip.first < at.NEARLY_PERFECT
+    shape = dip.first >= at.DIP_FIRST * heldout.best and effect >= at.DIP_RECOVERED
+    evidence = (
+        f"{heldout.name} {heldout.in_unit(dip.first):.4g} at step {dip.first_step:g}, {heldout.in_unit(dip.trough):.4g} at "
+        f"{dip.trough_step:g}, {heldout.in_unit(dip.second):.4g} at {dip.second_step:g} (smoothed)",
+        "the first peak comes before the fit" if early else "the first peak comes after the fit: an instability is the plainer reading",
+    )
+    error = 2 * heldout.noise / max(dip.depth, 1e-9)
+    interval = (effect - error, effect + error) if np.isfinite(effect) else None
+    outcome = Outcome.SUPPORTED if real and early and shape else Outcome.REFUTED
+    return Verdict("TC105", claim, outcome, "recovered ÷ fallen", effect, interval, dip.evaluations, "evaluations", thresholds, evidence, "another seed without the dip")
+
+
+def judge_degradation(run: Run) -> Verdict:
+    """Judge whether the held-out measure ends worse than its best; the effect is the share of the best that is gone."""
+    claim = "the held-out measure got worse after its best and did not come back"
+    heldout = run.heldout
+    if heldout is None:
+        return not_applicable("TC106", claim, "no held-out loss or accuracy was recorded")
+    if heldout.best <= 0:
+        return Verdict("TC106", claim, Outcome.NOT_APPLICABLE, "share of the best that is gone at the end", None, None, len(heldout.step), evidence=("it was never better than chance",))
+    end = end_share(heldout)
+    gone, error = (heldout.best - end) / heldout.best, 2 * heldout.noise / heldout.best
+    evidence = (f"{heldout.name} was {heldout.in_unit(heldout.best):.4g} at step {heldout.best_step:g} and ends at {heldout.in_unit(end):.4g} (smoothed)",)
+    outcome = Outcome.SUPPORTED if gone >= max(at.WORSE, 2 * error) else Outcome.REFUTED
+    return Verdict("TC106", claim, outcome, "share of the best that is gone at the end", gone, (gone - error, gone + error), len(heldout.step), "evaluations", {"gone / best": at.WORSE}, evidence, "a second descent later on")
+
+
+def judge_loss_of_generalisation(run: Run) -> Verdict:
+    """Judge whether generalisation, once there, was lost again; the effect is the share of later evaluations without it."""
+    claim = "the run generalised and lost it again, for good or again and again"
+    heldout = run.heldout
+    if heldout is None or run.generalised_step is None:
+        return not_applicable("TC107", claim, "the run did not come close to a best level and stay there")
+    later = heldout.raw[heldout.step >= run.generalised_step]
+    lost = float((later < at.LOST * heldout.best).mean())
+    end = end_share(heldout) / heldout.best
+    after_fit = heldout.best_step >= run.fit_step if run.fit_step is not None else end < at.LOST
+    evidence = (
+        f"below {at.LOST:g} of its best at {lost:.0%} of the {len(later)} evaluations since step {run.generalised_step:g}",
+        f"it ends at {end:.2f} of its best",
+    )
+    thresholds = {"lost below (of the best)": at.LOST, "share of evaluations": at.LOST_OFTEN, "lost for good below (of the best)": at.LOST_FOR_GOOD}
+    outcome = Outcome.SUPPORTED if after_fit and (lost >= at.LOST_OFTEN or end < at.LOST_FOR_GOOD) else Outcome.REFUTED
+    error = 1.96 * float(np.sqrt(lost * (1 - lost) / len(later)))
+    return Verdict("TC107", claim, outcome, "share of later evaluations at which it is lost", lost, (max(0.0, lost - error), min(1.0, lost + error)), len(later), "evaluations", thresholds, evidence, "a longer log in which it returns and stays")
+
+
+def judge_movement(course: Course | None, split: str) -> Verdict:
+    """Judge whether a course still improves at the end; the effect is its gain over the last half of the training."""
+    code, claim = ("TC108" if split == "train" else "TC109"), f"the {'training' if split == 'train' else 'held-out'} measure is still improving at the end"
+    if course is None:
+        return not_applicable(code, claim, f"no {split} loss or accuracy was recorded")
+    trend = trend_at_end(course)
+    if not np.isfinite(trend.standard_error):
+        return Verdict(code, claim, Outcome.UNDETERMINED, "gain in share over the last half", None, None, trend.evaluations, evidence=("too few evaluations in the last half of the training",))
+    interval = (trend.gain - 2 * trend.standard_error, trend.gain + 2 * trend.standard_error)
+    evidence = (f"{course.name}: {trend.gain:+.3g} of the way to perfection over the last half of the training",)
+    outcome = Outcome.SUPPORTED if trend.exceeds(at.STILL_MOVING) else Outcome.REFUTED
+    return Verdict(code, claim, outcome, "gain in share over the last half", trend.gain, interval, trend.evaluations, "evaluations", {"gain": at.STILL_MOVING}, evidence, "a longer log")
+
+
+def judge_curves(run: Run) -> dict[str, Verdict]:
+    """Return every verdict that curves alone allow, by code."""
+    verdicts = (
+        judge_divergence(run), judge_fit(run), judge_generalisation(run), judge_delay(run), judge_double_descent(run),
+        judge_degradation(run), judge_loss_of_generalisation(run), judge_movement(run.train, "train"), judge_movement(run.heldout, "heldout"),
+    )  # fmt: skip
+    return {verdict.code: verdict for verdict in verdicts}
+
+
+def over_runs(verdicts: Sequence[Verdict]) -> Verdict:
+    """Join one claim judged on several runs: the outcome they agree on, the mean effect and its 95 % t interval over runs.
+
+    The claim is UNDETERMINED where runs disagree.
+    """
+    first = verdicts[0]
+    if len(verdicts) == 1:
+        return first
+    outcomes = {verdict.outcome for verdict in verdicts}
+    counts = ", ".join(f"{sum(v.outcome is outcome for v in verdicts)} {outcome}" for outcome in sorted(outcomes))
+    effects = np.array([v.effect for v in verdicts if v.effect is not None and np.isfinite(v.effect)])
+    effect = float(effects.mean()) if len(effects) else None
+    interval = t_interval(effects) if len(effects) > 1 else None
+    evidence = (f"{len(verdicts)} runs: {counts}", *(f"run {i}: {v.evidence[0]}" for i, v in enumerate(verdicts) if v.evidence))
+    outcome = first.outcome if len(outcomes) == 1 else Outcome.UNDETERMINED
+    return replace(first, outcome=outcome, effect=effect, interval=interval, n=len(verdicts), unit_of_n="runs", evidence=evidence)
+
+
+def t_interval(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], level: float = 0.95) -> tuple[float, float]:
+    """Return the t interval of a mean over runs."""
+    from scipy.special import stdtrit  # 40 ms that a single run does not pay
+
+    half = float(stdtrit(len(values) - 1, 0.5 + level / 2) * values.std(ddof=1) / np.sqrt(len(values)))
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def following(run: Run) -> float | None:
+    """Return held-out share ÷ training share when training was first half of the way to the best held-out share.
+
+    A network that learns what is common to both splits follows closely (near 1); one that memorises does not (near 0).
+    None where no evaluation lies on the way up.
+    """
+    if run.train is None or run.heldout is None or run.train.is_accuracy != run.heldout.is_accuracy:
+        return None
+    if run.heldout.best <= 0 or run.train.best <= 0:
+        return None
+    target = 0.8 * min(run.heldout.best, run.train.best)
+    place = run.train.first_past(target, sustained=1)
+    if place is None:
+        return None
+    step = float(run.train.step[run.train.at[place]])
+    trained = run.train.at_step(step)
+    return run.heldout.at_step(step) / trained if trained > 0 else None
+
+
+def end_share(course: Course) -> float:
+    """Return the share at the end: the median over the last tenth of the evaluations, at least the last three.
+
+    Only evaluations since the best one count, so that a course on its way up is never said to have got worse; where fewer
+    than three came since, the best is the end.
+    """
+    since = course.raw[course.step >= course.best_step]
+    if len(since) < 3:
+        return course.best
+    count = min(len(since), max(3, len(course.raw) // 10))
+    return float(np.median(since[-count:]))
+
+
+def noise_interval(course: Course, share: float) -> tuple[float, float]:
+    """Return a share give or take twice the evaluation noise."""
+    return share - 2 * course.noise, share + 2 * course.noise
+
+
+def chance_words(course: Course) -> str:
+    """Return what chance is taken to be, in words."""
+    return f"chance {course.chance:.3g}, as at the start" if course.chance_is_known else "chance unknown: the log starts late, counted from 0"
+
+
+def not_applicable(code: str, claim: str, why: str) -> Verdict:
+    """Return the verdict on a claim that this log cannot carry."""
+    return Verdict(code, claim, Outcome.NOT_APPLICABLE, evidence=(why,), overturned_by="recording it")

@@ -1,0 +1,107 @@
+"""This file knows what follows from a label: whether to stop, what the data cannot tell, what to measure next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from twoclocks import thresholds as at
+from twoclocks.courses import Run
+from twoclocks.trajectory import Trajectory
+from twoclocks.verdicts import Outcome, Verdict, end_share
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Whether to stop the training now: "yes", "no" or "undetermined", and why."""
+
+    answer: str
+    why: str
+
+
+def stop_of(label: str, run: Run, verdicts: Mapping[str, Verdict]) -> Stop:
+    """Return whether to stop. "yes" only where the run broke, or generalised nearly perfectly, kept it and stands still."""
+    moving = verdicts["TC109"].holds
+    if label == "diverged" and run.train_broke_at is not None:
+        return Stop("yes", "the loss is not finite; going on from here cannot help, an earlier checkpoint with a lower learning rate can")
+    if label == "diverged":
+        return Stop("undetermined", "the fit is gone for now; fits lost to a spike have come back, and this log does not say whether this one will")
+    if label == "memorisation":
+        if moving:
+            return Stop("no", "it has fitted and the held-out measure is still rising")
+        return Stop("undetermined", "it has fitted and not generalised; a run that will grok looks the same until it does, and nothing here rules that out")
+    if label == "slow learning":
+        return Stop("no", "it is neither fitted nor flat")
+    if label == "failure to fit":
+        return Stop("undetermined", "nothing is being learned; that may change after a plateau, and a change of setting is usually the better use of the time")
+    if label == "overfitting":
+        return Stop("undetermined", f"keep the checkpoint of step {run.best_step:g}; more of the same has made it worse, but a second descent is not ruled out by this log")
+    if label == "collapse after generalisation":
+        return Stop("undetermined", f"keep the checkpoint of step {run.best_step:g}; what was lost may return, and this log does not say whether it will stay")
+    if label in ("ordinary learning", "grokking", "epoch-wise double descent"):
+        return stop_when_finished(run, verdicts)
+    return Stop("undetermined", "the log cannot carry a judgement")
+
+
+def stop_when_finished(run: Run, verdicts: Mapping[str, Verdict]) -> Stop:
+    """Return whether a run that generalised is finished: nearly perfect, kept since, and standing still."""
+    heldout = run.heldout
+    if heldout is None:
+        return Stop("undetermined", "no held-out measure was recorded")
+    if verdicts["TC109"].holds:
+        return Stop("no", "the held-out measure is still improving")
+    if verdicts["TC109"].outcome is not Outcome.REFUTED or run.generalised_step is None:
+        return Stop("undetermined", "there are too few evaluations to see whether it stands still")
+    since = int((heldout.step >= run.generalised_step).sum())
+    span = float(heldout.step[-1]) - run.generalised_step
+    settled = since >= at.STANDS_STILL_EVALUATIONS and span >= run.generalised_step - run.first_step
+    kept = end_share(heldout) >= at.CLOSE_TO_OWN_BEST * heldout.best
+    if run.fit_step is None:
+        return Stop("undetermined", "the held-out measure stands still while the fit is still being made; what the fit will do to it is open")
+    if not heldout.is_accuracy:
+        return Stop("undetermined", "the held-out loss stands still, and a loss alone does not say how far from perfect that is")
+    if heldout.best < at.FINISHED:
+        return Stop("undetermined", f"the held-out measure stands still at {heldout.in_unit(end_share(heldout)):.3g}, short of perfect; this log does not rule out a later rise")
+    if settled and kept:
+        return Stop("yes", f"it generalised at step {run.generalised_step:g}, has kept it for {since} evaluations and no longer improves")
+    return Stop("undetermined", "it has generalised, but not for long enough to call it settled")
+
+
+def cannot_tell(label: str, run: Run, trajectory: Trajectory) -> tuple[str, ...]:
+    """Return what this data cannot answer, and why."""
+    said = []
+    if not trajectory.snapshots:
+        said.append("which part lags, the representation or the readout: no features were recorded")
+        if label == "grokking":
+            said.append("whether the late rise is genuine or the repair of a damage done by the recipe: that takes features, step 0 included")
+    if label == "memorisation":
+        said.append("whether it would generalise later: a plateau before grokking and memorisation for good look alike in curves")
+    if label == "overfitting":
+        said.append("whether a second descent would follow: the log ends before one could be excluded")
+    if run.heldout is None:
+        said.append("anything about generalisation: no held-out column was found")
+    elif not run.heldout.is_accuracy:
+        said.append("how many held-out examples are answered rightly: only a loss was recorded, and it can rise from over-confidence alone")
+    if run.heldout is not None and not run.heldout.chance_is_known:
+        said.append("the level of the untrained network: the log starts after learning began")
+    if "weight_norm" not in trajectory.scalars:
+        said.append("whether the weights grew or shrank meanwhile, the first confounder of a delay: no weight norm was recorded")
+    return tuple(said)
+
+
+def measure_next(label: str, run: Run, trajectory: Trajectory) -> tuple[str, ...]:
+    """Return what to record so that more can be said, the most telling first."""
+    wanted = []
+    if not trajectory.snapshots:
+        wanted.append("features before the readout on fixed training and held-out examples, from step 0 on (tc.Recorder does it in three lines)")
+    if run.heldout is None:
+        wanted.append("held-out accuracy at the same steps as the training loss")
+    elif len(run.heldout.step) < 30:
+        wanted.append("more evaluations, spaced evenly in log time: 40 a decade")
+    if run.fit_step is not None and run.fit_before is not None and run.fit_step > 1.5 * max(run.fit_before, 1.0):
+        wanted.append("evaluations closer together around the fit, whose time is now known only to a factor")
+    if label in ("memorisation", "grokking") and "weight_norm" not in trajectory.scalars:
+        wanted.append("the weight norm, the learning rate and the weight decay")
+    if trajectory.runs == 1:
+        wanted.append("two more seeds: one run shows that it can happen, three how regularly")
+    return tuple(wanted)

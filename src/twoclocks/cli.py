@@ -1,0 +1,213 @@
+"""This file knows the commands: each parses its arguments, calls one function, prints what comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from twoclocks.diagnosis import Diagnosis, judge, open_source
+from twoclocks.errors import InputError, nearest
+from twoclocks.evidence import Evidence, examine
+from twoclocks.labels import LABELS
+from twoclocks.sources.logs import CANONICAL
+from twoclocks.store import MANIFEST, replace_file
+from twoclocks.text import as_text
+
+if TYPE_CHECKING:
+    from twoclocks.training.recipe import Recipe
+
+app = typer.Typer(
+    name="twoclocks",
+    help="Say what a training run is really doing: when it fitted, when it generalised, which part lags, whether to stop.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+
+
+@app.command(epilog="Example: twoclocks run modular-addition --set weight_decay=0.5 --seeds 3 --out runs/wd05")
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe; `twoclocks recipes` lists them.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Train this many runs, with seeds 0, 1, ….")] = 1,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder; runs/RECIPE if not given.")] = None,
+    json: Json = False,
+) -> None:
+    """Train a recipe, record it, diagnose it and write its page. Interrupted or killed, the same command resumes."""
+    from twoclocks import recipes  # the only commands that need torch import it
+    from twoclocks.training.loop import train
+
+    chosen = recipes.recipe(recipe, pairs(settings or [], "--set"))
+    folder = out or Path("runs") / recipe
+    with progress_bar(f"training {recipe}") as progress:
+        trajectory = train(chosen, seeds=range(seeds), folder=folder, progress=progress)
+    with told_on_terminal("measuring and judging"):
+        evidence = examine(trajectory)
+        diagnosis = judge(evidence)
+        replace_file(folder / "analysis" / "diagnosis.json", diagnosis.to_json().encode() + b"\n")
+        page = written_page(evidence, diagnosis, folder / "analysis" / "report.html")
+    show(diagnosis, json)
+    say(f"page: {page}", json)
+
+
+@app.command(epilog="Example: twoclocks diagnose log.csv --map heldout_accuracy=dev_score --html page.html")
+def diagnose(
+    path: Annotated[Path, typer.Argument(help="A run folder, or a log: CSV, TSV, JSON lines.")],
+    columns: Annotated[
+        list[str] | None, typer.Option("--map", metavar="CANONICAL=COLUMN", help=f"Name a column; canonical: {', '.join(CANONICAL)}.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the self-contained page to this file.")] = None,
+    fail_on: Annotated[list[str] | None, typer.Option("--fail-on", metavar="LABEL", help="Exit with code 1 on this label; repeatable.")] = None,
+    json: Json = False,
+) -> None:
+    """Diagnose a run folder or a log."""
+    for label in fail_on or []:
+        if label not in LABELS:
+            raise InputError(f"--fail-on: {label!r} is not a label.{nearest(label, list(LABELS))}")
+    evidence = examine(open_source(path, pairs(columns or [], "--map")))
+    diagnosis = judge(evidence)
+    if html is not None:
+        written_page(evidence, diagnosis, html)
+    show(diagnosis, json)
+    if html is not None:
+        say(f"page: {html}", json)
+    if diagnosis.label in (fail_on or []):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: twoclocks report runs/modular-addition --out page.html")
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder or a log.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write; RUN/analysis/report.html if not given.")] = None,
+    json: Json = False,
+) -> None:
+    """Write the self-contained page of a run."""
+    is_folder = (run / MANIFEST).exists()
+    target = out or (run / "analysis" / "report.html" if is_folder else run.with_suffix(".html"))
+    evidence = examine(open_source(run))
+    diagnosis = judge(evidence)
+    written_page(evidence, diagnosis, target)
+    if json:
+        typer.echo(diagnosis.to_json())
+    say(f"page: {target}", json)
+
+
+@app.command(epilog="Example: twoclocks recipes")
+def recipes(json: Json = False) -> None:
+    """List the recipes with their source, cost and expected verdict."""
+    from twoclocks import recipes as known
+
+    listed = [make() for make in known.RECIPES.values()]
+    if json:
+        import json as encoder
+
+        typer.echo(encoder.dumps([recipe_fields(recipe) for recipe in listed], indent=2))
+        return
+    for recipe in listed:
+        fields = recipe_fields(recipe)
+        typer.echo(f"{recipe.name}: {recipe.title}")
+        for name in ("source", "expected", "cost", "settings"):
+            typer.echo(f"  {name}: {fields[name]}")
+
+
+def main() -> NoReturn:
+    """Run the command line: bad input gives one sentence and exit code 2, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except InputError as refused:
+        typer.echo(f"twoclocks: {refused}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("twoclocks: interrupted; what was recorded is kept, and the same command goes on from there", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    sys.exit(0)
+
+
+def recipe_fields(recipe: Recipe) -> dict[str, Any]:
+    """Return what a recipe says of itself: name, title, source, expected outcome, cost and settings."""
+    expected = recipe.expected
+    said = "not known for these settings" if expected is None else f"{expected.label}" + (f" ({expected.kind})" if expected.kind else "")
+    clocks = {} if expected is None else expected.clocks
+    said += "".join(f", {clock} at step {low} to {high}" for clock, (low, high) in clocks.items())
+    return {
+        "name": recipe.name,
+        "title": recipe.title,
+        "source": recipe.source,
+        "expected": said,
+        "cost": f"about {recipe.cost:g} s for one run on one core",
+        "settings": dict(recipe.settings),
+    }
+
+
+def pairs(given: list[str], option: str) -> dict[str, str]:
+    """Return KEY=VALUE arguments as a dict."""
+    for text in given:
+        if "=" not in text or text.startswith("="):
+            raise InputError(f"{option} takes KEY=VALUE, got {text!r}; write for example {option} " + ("step=iteration" if option == "--map" else "lr=0.001"))
+    return {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in given)}
+
+
+def show(diagnosis: Diagnosis, json: bool) -> None:
+    """Print a diagnosis as JSON or as text fitted to the terminal."""
+    if json:
+        typer.echo(diagnosis.to_json())
+        return
+    import msgspec
+
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    width = min(os.get_terminal_size().columns, 100) if sys.stdout.isatty() else 88
+    typer.echo(as_text(msgspec.to_builtins(diagnosis), width=width, colour=colour))
+
+
+def say(sentence: str, json: bool) -> None:
+    """Print a sentence beside the diagnosis: on stdout, or on stderr where stdout is for JSON."""
+    typer.echo(sentence, err=json)
+
+
+def written_page(evidence: Evidence, diagnosis: Diagnosis, path: Path) -> Path:
+    """Write the page of a diagnosis."""
+    from twoclocks.report.page import write_report  # brings matplotlib, which costs half a second
+
+    return write_report(evidence, diagnosis, path)
+
+
+@contextlib.contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a progress bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda step, steps: bar.update(task, completed=step, total=steps)
+
+
+@contextlib.contextmanager
+def told_on_terminal(doing: str) -> Iterator[None]:
+    """Say on a terminal what is being done while it is."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(doing):
+        yield
+
+
+if __name__ == "__main__":
+    main()

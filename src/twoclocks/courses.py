@@ -1,0 +1,313 @@
+"""This file knows the course of a measure over training: where it starts, how far it gets, whether it turns back.
+
+Every course is read on one scale, `share`: 0 at chance (the level of the untrained network), 1 at perfection. So a rule
+written for accuracies holds for losses too, and a two-class task, which starts at one half, is not taken to be half solved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from twoclocks.thresholds import CLOSE_TO_BEST, CLOSE_TO_OWN_BEST, FIT, LOSS_FELL, NEARLY_FITTED
+from twoclocks.trajectory import Array, Float, Series, Trajectory
+
+MOMENTS = 1500  # a course is smoothed at this many moments at most
+WINDOW = 1.08  # each over the evaluations within this factor of its time, as training happens on a log scale of time
+START_AGREES = 0.03  # training and held-out accuracy that start closer than this both start at chance
+
+
+@dataclass(frozen=True)
+class Course:
+    """One measure of one run, as shares of the way from chance to perfection, `[t]`.
+
+    `raw` is as recorded; `smooth` is its running median at the moments `at` (indices into `step`); `noise` is the typical
+    size of raw − smooth. `chance` and `perfect` are in the measure's own unit.
+    """
+
+    name: str
+    step: Array
+    raw: Float
+    at: Array
+    smooth: Float
+    noise: float
+    chance: float
+    perfect: float
+    chance_is_known: bool
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Return whether the measure is an accuracy (and not a loss)."""
+        return self.name.endswith("accuracy")
+
+    @property
+    def best(self) -> float:
+        """Return the best smoothed share."""
+        return float(self.smooth.max())
+
+    @property
+    def best_step(self) -> float:
+        """Return the step of the best smoothed share."""
+        return float(self.step[self.at[int(self.smooth.argmax())]])
+
+    def in_unit(self, share: float) -> float:
+        """Return a share in the measure's own unit."""
+        return self.chance + share * (self.perfect - self.chance)
+
+    def first_past(self, share: float, sustained: int = 3) -> int | None:
+        """Return the first index into `at` from which `sustained` smoothed moments in a row are at or past a share."""
+        return first_run(self.smooth >= share, min(sustained, max(1, len(self.smooth) // 4)))
+
+    def step_past(self, share: float) -> float | None:
+        """Return the step that belongs to `first_past`."""
+        first = self.first_past(share)
+        return None if first is None else float(self.step[self.at[first]])
+
+    def at_step(self, step: float) -> float:
+        """Return the smoothed share at a step, taken from the last moment at or before it."""
+        place = int(np.searchsorted(self.step[self.at], step, side="right")) - 1
+        return float(self.smooth[max(place, 0)])
+
+    def until(self, step: float) -> Float:
+        """Return the smoothed shares up to and including a step."""
+        return self.smooth[self.step[self.at] <= step]
+
+
+@dataclass(frozen=True)
+class Dip:
+    """A fall and a rise: the best share before (`first`), the worst between (`trough`), the best after (`second`)."""
+
+    first: float
+    trough: float
+    second: float
+    first_step: float
+    trough_step: float
+    second_step: float
+    evaluations: int
+
+    @property
+    def depth(self) -> float:
+        """Return how far it fell, in shares."""
+        return self.first - self.trough
+
+    @property
+    def recovery(self) -> float:
+        """Return how far it rose again, in shares."""
+        return self.second - self.trough
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How much a course gained over the last half of the training, with its standard error, in shares."""
+
+    gain: float
+    standard_error: float
+    evaluations: int
+
+    def exceeds(self, least: float) -> bool:
+        """Return whether the gain is beyond noise and beyond `least`."""
+        return self.gain > max(least, 3.0 * self.standard_error)
+
+
+def course_of(trajectory: Trajectory, split: str, run: int = 0) -> Course | None:
+    """Return the course of a split: of its accuracy where that was recorded, else of its loss, else None."""
+    series = trajectory.scalars.get(f"{split}_accuracy")
+    if series is not None and np.isfinite(series.value[run]).sum() >= 2:
+        other = trajectory.scalars.get("heldout_accuracy" if split == "train" else "train_accuracy")
+        chance, known = chance_accuracy(series.value[run], None if other is None else other.value[run])
+        return course(series, run, chance, 1.0, known)
+    series = trajectory.scalars.get(f"{split}_loss")
+    if series is None or np.isfinite(series.value[run]).sum() < 2:
+        return None
+    finite = series.value[run][np.isfinite(series.value[run])]
+    return course(series, run, float(finite[0]), min(0.0, float(finite.min())), True)
+
+
+def course(series: Series, run: int, chance: float, perfect: float, chance_is_known: bool) -> Course:
+    """Return the course of one run of a series, given what counts as chance and as perfect."""
+    finite = np.isfinite(series.value[run])
+    span = perfect - chance
+    step = series.step[finite]
+    raw = (series.value[run][finite] - chance) / (span if span != 0 else 1.0)
+    at, smooth = running_median(step, raw)
+    noise = 1.4826 * float(np.median(np.abs(raw[at] - smooth)))
+    return Course(series.name, step, raw, at, smooth, noise, chance, perfect, chance_is_known)
+
+
+def chance_accuracy(accuracy: Float, other: Float | None) -> tuple[float, bool]:
+    """Return the accuracy of the untrained network as the log shows it, and whether the log shows it.
+
+    Before training, training and held-out examples are answered equally badly. Where the first records of the two differ,
+    or the first record is already a good one, learning began before the log did: chance is unknown, and 0 stands for it.
+    """
+    own = float(accuracy[np.isfinite(accuracy)][0])
+    finite = np.empty(0) if other is None else other[np.isfinite(other)]
+    if not len(finite):
+        return (own, True) if own <= 0.55 else (0.0, False)
+    first = float(finite[0])
+    known = abs(own - first) <= START_AGREES and max(own, first) < 0.9
+    return (0.5 * (own + first), True) if known else (0.0, False)
+
+
+def running_median(step: Array, value: Float) -> tuple[Array, Float]:
+    """Return chosen indices and the running median there, over the evaluations within a factor of time.
+
+    Under 30 evaluations nothing is smoothed. The first and the last evaluation stand for themselves, so that an end point
+    is not drawn towards the past.
+    """
+    count = len(value)
+    if count < 30:
+        return np.arange(count), value.copy()
+    at = np.arange(count) if count <= MOMENTS else moments(step, count)
+    age = (step - step[0]).astype(np.float64) + 1.0
+    low = np.searchsorted(age, age[at] / WINDOW, side="left")
+    high = np.searchsorted(age, age[at] * WINDOW, side="right") - 1
+    half = np.minimum(np.maximum(np.minimum(at - low, 200), 1), np.minimum(at, count - 1 - at))
+    half = np.where(high - at < half, np.maximum(np.minimum(half, np.maximum(high - at, 1)), np.minimum(1, half)), half)
+    smooth = np.array([np.median(value[i - h : i + h + 1]) for i, h in zip(at.tolist(), half.tolist(), strict=True)])
+    return at, smooth
+
+
+def moments(step: Array, count: int) -> Array:
+    """Return MOMENTS indices, half of them even in index and half even in log time, first and last included."""
+    even = np.linspace(0, count - 1, MOMENTS // 2)
+    age = (step - step[0]).astype(np.float64) + 1.0
+    log_spaced = np.searchsorted(age, np.geomspace(1.0, age[-1], MOMENTS // 2))
+    return np.unique(np.concatenate([even.round().astype(np.int64), np.minimum(log_spaced, count - 1)]))
+
+
+def first_run(past: Array, length: int) -> int | None:
+    """Return the index at which the first run of `length` true values begins.
+
+    >>> first_run(np.array([False, True, False, True, True]), 2)
+    3
+    """
+    if length <= 1:
+        return int(np.argmax(past)) if past.any() else None
+    if len(past) < length:
+        return None
+    runs = np.convolve(past.astype(np.int64), np.ones(length, dtype=np.int64), mode="valid") == length
+    return int(np.argmax(runs)) if runs.any() else None
+
+
+def deepest_dip(course: Course) -> Dip | None:
+    """Return the dip that is deepest when measured from the lower of its two sides; None where the course never turns."""
+    smooth, step = course.smooth, course.step[course.at]
+    before = np.maximum.accumulate(smooth)
+    after = np.maximum.accumulate(smooth[::-1])[::-1]
+    depth = np.minimum(before, after) - smooth
+    trough = int(depth.argmax())
+    if depth[trough] <= 0:
+        return None
+    first = int(smooth[: trough + 1].argmax())
+    second = trough + int(smooth[trough:].argmax())
+    low = smooth[first : second + 1] < smooth[trough] + 0.5 * depth[trough]
+    spanned = course.at[first : second + 1][low]
+    count = int(spanned.max() - spanned.min() + 1)
+    shares, steps = smooth[[first, trough, second]].tolist(), step[[first, trough, second]].tolist()
+    return Dip(*shares, *steps, evaluations=count)
+
+
+def trend_at_end(course: Course) -> Trend:
+    """Return what a course gained from the third quarter's first half to the last eighth of the training time `[def]`."""
+    time = (course.step - course.step[0]) / max(float(course.step[-1] - course.step[0]), 1.0)
+    early, late = course.raw[(time >= 0.5) & (time < 0.625)], course.raw[time >= 0.875]
+    if not len(early) or not len(late):
+        return Trend(0.0, float("inf"), len(late))
+    error = 1.25 * course.noise * float(np.sqrt(1.0 / len(early) + 1.0 / len(late)))
+    return Trend(float(np.median(late) - np.median(early)), error, len(early) + len(late))
+
+
+@dataclass(frozen=True)
+class Run:
+    """The two courses of one run and the moments the judgements refer to. Steps are None where they did not come.
+
+    `fit_step` is the first evaluation at which the run counts as fitted, `fit_before` the evaluation before it;
+    `generalised_step` and `generalised_before` the same for the held-out share coming close to its best.
+    """
+
+    train: Course | None
+    heldout: Course | None
+    first_step: float
+    fit_step: float | None
+    fit_before: float | None
+    generalised_step: float | None
+    generalised_before: float | None
+    train_broke_at: float | None
+    exploded_by: float | None
+
+    @property
+    def heldout_at_fit(self) -> float | None:
+        """Return the held-out share at the fit, relative to its best."""
+        if self.heldout is None or self.fit_step is None or self.heldout.best <= 0:
+            return None
+        return self.heldout.at_step(self.fit_step) / self.heldout.best
+
+    @property
+    def best_step(self) -> float:
+        """Return the step of the best held-out measure; the first step where there is none."""
+        return self.first_step if self.heldout is None else self.heldout.best_step
+
+    @property
+    def dip(self) -> Dip | None:
+        """Return the deepest dip of the held-out course."""
+        return None if self.heldout is None else deepest_dip(self.heldout)
+
+
+def run_of(trajectory: Trajectory, run: int = 0) -> Run:
+    """Return the courses and the moments of one run of a trajectory."""
+    train, heldout = course_of(trajectory, "train", run), course_of(trajectory, "heldout", run)
+    fit, fit_before = fit_of(train)
+    generalised, generalised_before = moment_past(heldout, None if heldout is None else CLOSE_TO_BEST * heldout.best)
+    loss = trajectory.scalars.get("train_loss") or trajectory.scalars.get("heldout_loss")
+    first = min((float(s.step[0]) for s in trajectory.scalars.values() if len(s.step)), default=0.0)
+    broke = None if loss is None else broke_at(loss, run)
+    growth = None if loss is None else growth_of(loss, run)
+    return Run(train, heldout, first, fit, fit_before, generalised, generalised_before, broke, growth)
+
+
+def fit_of(train: Course | None) -> tuple[float | None, float | None]:
+    """Return the evaluation at which a run counts as fitted, and the one before it.
+
+    With accuracies: training accuracy at FIT or, where it never comes there but gets nearly so far, close to its own best.
+    With losses alone nobody can say what a perfect fit is: close to the best of this log.
+    """
+    if train is None or train.best <= 0:
+        return None, None
+    if not train.is_accuracy:
+        return moment_past(train, CLOSE_TO_BEST * train.best) if train.best >= LOSS_FELL else (None, None)
+    fit = (FIT - train.chance) / (train.perfect - train.chance)
+    if train.best >= fit:
+        return moment_past(train, fit)
+    return moment_past(train, CLOSE_TO_OWN_BEST * train.best) if train.best >= NEARLY_FITTED else (None, None)
+
+
+def moment_past(course: Course | None, share: float | None) -> tuple[float | None, float | None]:
+    """Return the step at which a course is first past a share for good measure, and the evaluation before it."""
+    if course is None or share is None or share <= 0:
+        return None, None
+    first = course.first_past(share)
+    if first is None:  # a rise cut off by the end of the log: the first crossing is all there is
+        first = course.first_past(share, sustained=1)
+    if first is None:
+        return None, None
+    place = int(course.at[first])
+    return float(course.step[place]), float(course.step[place - 1]) if place else None
+
+
+def broke_at(loss: Series, run: int) -> float | None:
+    """Return the step from which a loss is not finite until the end, if it is."""
+    broken = ~np.isfinite(loss.value[run])
+    if not broken.any() or not broken[-1]:
+        return None
+    finite = np.flatnonzero(~broken)
+    return float(loss.step[int(finite[-1]) + 1 if len(finite) else 0])
+
+
+def growth_of(loss: Series, run: int) -> float | None:
+    """Return the last loss (median of three) over the first one; None where that says nothing."""
+    finite = loss.value[run][np.isfinite(loss.value[run])]
+    if len(finite) < 4 or finite[0] <= 0:
+        return None
+    return float(np.median(finite[-3:]) / finite[0])

@@ -1,0 +1,227 @@
+"""This file knows how the ladder is judged: which part lags, and whether a late rise is genuine or a repair.
+
+The baseline of every judgement is the network at initialisation, because random features are often good features. Each rule
+reads at least three snapshots; a difference between moments counts only if its interval, over the scored examples, does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from twoclocks import thresholds as at
+from twoclocks.courses import Run
+from twoclocks.trajectory import Array, Float
+from twoclocks.verdicts import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from twoclocks.decomposition import Decomposition
+
+FEWEST_SNAPSHOTS = 3
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """The ladder of one run with the moments that count: `plateau` marks the snapshots after the fit and before the rise.
+
+    The rise begins when the native readout is half way from chance to perfection; a run that never got there is on its
+    plateau to the end.
+    """
+
+    step: Array
+    native: Float
+    train_probe: Float
+    heldout_probe: Float
+    native_interval: Float
+    train_probe_interval: Float
+    heldout_probe_interval: Float
+    calibration_gap: Float
+    calibration_gap_interval: Float
+    plateau: Array
+    scored: int
+    preset: str
+
+
+def rungs_of(ladder: Decomposition, run: Run, r: int) -> Rungs:
+    """Return the ladder of run r, with its plateau marked."""
+    step = ladder.step
+    fitted = run.fit_step if run.fit_step is not None else np.inf
+    risen = np.inf
+    if run.heldout is not None and run.heldout.is_accuracy:
+        half = run.heldout.step_past(at.WELL_ABOVE_CHANCE)
+        risen = np.inf if half is None else half
+    plateau = (step >= fitted) & (step < risen)
+    return Rungs(
+        step, ladder.native[r], ladder.train_probe[r], ladder.heldout_probe[r], ladder.native_interval[r],
+        ladder.train_probe_interval[r], ladder.heldout_probe_interval[r], ladder.calibration_gap[r],
+        ladder.calibration_gap_interval[r], plateau, ladder.scored, ladder.preset,
+    )  # fmt: skip
+
+
+def judge_ladder(ladder: Decomposition, presets: Mapping[str, Decomposition], run: Run, r: int) -> dict[str, Verdict]:
+    """Return every verdict that the ladder of run r allows, by code."""
+    rungs = rungs_of(ladder, run, r)
+    verdicts = (judge_lead(rungs, presets, r), judge_progress(rungs), judge_damage(rungs, run), judge_refit(rungs, presets, r))
+    return {verdict.code: verdict for verdict in verdicts}
+
+
+def judge_lead(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> Verdict:
+    """Judge whether, before the rise, the features held more than the network's own readout took from them.
+
+    The effect is the held-out-fit probe minus the native readout at the plateau's snapshot where it is largest; at least
+    three snapshots must show it, and every probe preset at the moments where all were fitted.
+    """
+    claim = "before the held-out rise the features held more than the readout used: the readout lagged"
+    thresholds = {"accuracy": at.LEAD, "snapshots": float(FEWEST_SNAPSHOTS)}
+    code, what = "TC201", "held-out-fit probe − native accuracy (largest on the plateau)"
+    if int(rungs.plateau.sum()) < FEWEST_SNAPSHOTS:
+        return too_few(code, claim, what, int(rungs.plateau.sum()))
+    lead = rungs.heldout_probe - rungs.native
+    error = half_width(rungs.heldout_probe_interval, rungs.native_interval)
+    place = int(np.where(rungs.plateau, lead, -np.inf).argmax())
+    showing = int((rungs.plateau & (lead - error > 0)).sum())
+    by_preset = {name: preset_lead(other, rungs, r) for name, other in presets.items()}
+    against = [name for name, value in by_preset.items() if value is not None and value <= 0]
+    shown = lead[place] - error[place] > 0 and lead[place] >= at.LEAD and showing >= FEWEST_SNAPSHOTS
+    evidence = [
+        f"at step {rungs.step[place]:g}: native {rungs.native[place]:.3f}, train-fit probe {rungs.train_probe[place]:.3f}, "
+        f"held-out-fit probe {rungs.heldout_probe[place]:.3f} ({rungs.preset})",
+        f"{showing} of {int(rungs.plateau.sum())} snapshots on the plateau show it",
+        *(f"largest with the {name} probe: {value:+.3f}" for name, value in by_preset.items() if value is not None),
+    ]
+    outcome = Outcome.REFUTED if not shown else Outcome.UNDETERMINED if against else Outcome.SUPPORTED
+    interval = (float(lead[place] - error[place]), float(lead[place] + error[place]))
+    return Verdict(code, claim, outcome, what, float(lead[place]), interval, rungs.scored, "held-out examples", thresholds, tuple(evidence), "a probe preset under which the lead vanishes")
+
+
+def judge_progress(rungs: Rungs) -> Verdict:
+    """Judge whether the representation improved while the run sat on its plateau; the effect is the gain of a probe.
+
+    It is the larger gain of the two probes, from the plateau's first snapshot to its last (each the mean of up to three).
+    """
+    claim = "the representation improved between the fit and the held-out rise"
+    code, what = "TC202", "gain in probe accuracy over the plateau"
+    count = int(rungs.plateau.sum())
+    if count < FEWEST_SNAPSHOTS:
+        return too_few(code, claim, what, count)
+    width = min(3, count // 2)
+    gains = {}
+    for name, values, intervals in named_probes(rungs):
+        on_plateau, errors = values[rungs.plateau], intervals[rungs.plateau]
+        gains[name] = (
+            float(on_plateau[-width:].mean() - on_plateau[:width].mean()),
+            float(half_width(errors[-width:], errors[:width]).mean()),
+        )
+    name, (gain, error) = max(gains.items(), key=lambda item: item[1][0])
+    steps = rungs.step[rungs.plateau]
+    evidence = tuple(f"{probe}: {value:+.3f} ± {wide:.3f} from step {steps[0]:g} to {steps[-1]:g}" for probe, (value, wide) in gains.items())
+    outcome = Outcome.SUPPORTED if gain - error > 0 and gain >= at.RISE else Outcome.REFUTED if gain - error < at.RISE else Outcome.UNDETERMINED
+    return Verdict(code, claim, outcome, f"{what} ({name})", gain, (gain - error, gain + error), rungs.scored, "held-out examples", {"accuracy": at.RISE}, evidence, "a longer plateau")
+
+
+def judge_damage(rungs: Rungs, run: Run) -> Verdict:
+    """Judge whether training damaged the features: a probe that once was higher, step 0 included, and fell before the rise.
+
+    The effect is the deepest fall of either probe below an earlier level; both sides are the median of three snapshots, but
+    for step 0, which stands for itself.
+    """
+    claim = "training made the features worse than they had been (step 0 included) before the held-out rise"
+    code, what = "TC203", "largest fall in probe accuracy below an earlier level"
+    before = before_rise(rungs, run)
+    if int(before.sum()) < FEWEST_SNAPSHOTS:
+        return too_few(code, claim, what, int(before.sum()))
+    falls = {name: deepest_fall(rungs.step[before], values[before], intervals[before]) for name, values, intervals in named_probes(rungs)}
+    name, (fall, error, high_step, low_step) = max(falls.items(), key=lambda item: item[1][0])
+    evidence = [f"{probe}: fell by {f:.3f} ± {e:.3f} from step {a:g} to {b:g}" for probe, (f, e, a, b) in falls.items()]
+    if rungs.step[0] != 0:
+        evidence.append(f"step 0 was not recorded; the first snapshot is step {rungs.step[0]:g}")
+    outcome = Outcome.SUPPORTED if fall - error > 0 and fall >= at.RISE else Outcome.REFUTED if rungs.step[0] == 0 else Outcome.UNDETERMINED
+    return Verdict(
+        code, claim, outcome, f"{what} ({name})", fall, (fall - error, fall + error), rungs.scored, "held-out examples",
+        {"accuracy": at.RISE}, tuple(evidence), f"a control with smaller initial weights that shows the same fall between steps {high_step:g} and {low_step:g}",
+    )  # fmt: skip
+
+
+def judge_refit(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> Verdict:
+    """Judge whether refitting only the readout on the training split would help now; the effect is the calibration gap."""
+    claim = "refitting only the readout on the training split would raise held-out accuracy now"
+    gap, interval = float(rungs.calibration_gap[-1]), rungs.calibration_gap_interval[-1]
+    last = rungs.step[-1]
+    others = {name: float(o.calibration_gap_interval[r, -1, 0]) for name, o in presets.items() if o.step[-1] == last}
+    evidence = [f"at step {last:g}: train-fit probe {rungs.train_probe[-1]:.3f}, native {rungs.native[-1]:.3f} ({rungs.preset})"]
+    evidence += [f"lower bound with the {name} probe: {low:+.3f}" for name, low in others.items()]
+    enough = interval[0] > 0 and gap >= at.RISE
+    outcome = Outcome.SUPPORTED if enough and all(low > 0 for low in others.values()) else Outcome.UNDETERMINED if enough else Outcome.REFUTED
+    return Verdict(
+        "TC204", claim, outcome, "train-fit probe − native accuracy at the end", gap, (float(interval[0]), float(interval[1])),
+        rungs.scored, "held-out examples", {"accuracy": at.RISE}, tuple(evidence), "a probe preset under which the gap vanishes",
+    )  # fmt: skip
+
+
+def kind_of(label: str, verdicts: Mapping[str, Verdict]) -> str | None:
+    """Return the kind of a label, from the verdicts on the ladder where there are any.
+
+    Grokking is genuine where the features were never damaged and led or improved before the rise, spurious where they were
+    damaged first. Memorisation is told apart by whether the representation improves meanwhile.
+    """
+    known = all(code in verdicts for code in ("TC201", "TC202", "TC203"))
+    if label == "grokking":
+        if not known:
+            return "undetermined"
+        if verdicts["TC203"].holds:
+            return "spurious"
+        undamaged = verdicts["TC203"].outcome is Outcome.REFUTED
+        return "genuine" if undamaged and (verdicts["TC201"].holds or verdicts["TC202"].holds) else "undetermined"
+    if label == "memorisation" and known:
+        progress = verdicts["TC202"]
+        return "representation improving" if progress.holds else "no progress" if progress.outcome is Outcome.REFUTED else None
+    return None
+
+
+def before_rise(rungs: Rungs, run: Run) -> Array:
+    """Return which snapshots come before the held-out rise is half done (all, where it never came)."""
+    plateau = np.flatnonzero(rungs.plateau)
+    if run.fit_step is None or not len(plateau):
+        return np.ones(len(rungs.step), dtype=bool)
+    return np.arange(len(rungs.step)) <= plateau[-1]
+
+
+def deepest_fall(step: Array, values: Float, intervals: Float) -> tuple[float, float, float, float]:
+    """Return the deepest fall below an earlier level, its error, and the steps of the high and the low."""
+    smooth = values.copy()
+    smooth[1:-1] = np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
+    smooth[0] = values[0]
+    highest = np.maximum.accumulate(smooth)
+    low = int((highest - smooth).argmax())
+    high = int(smooth[: low + 1].argmax())
+    error = float(half_width(intervals[high], intervals[low]))
+    return float(smooth[high] - smooth[low]), error, float(step[high]), float(step[low])
+
+
+def preset_lead(other: Decomposition, rungs: Rungs, r: int) -> float | None:
+    """Return the largest lead of the held-out-fit probe under another preset, over its snapshots on the plateau."""
+    on_plateau = np.isin(other.step, rungs.step[rungs.plateau])
+    return float((other.heldout_probe[r] - other.native[r])[on_plateau].max()) if on_plateau.any() else None
+
+
+def named_probes(rungs: Rungs) -> tuple[tuple[str, Float, Float], ...]:
+    """Return both probes with their names and intervals."""
+    return (
+        ("train-fit probe", rungs.train_probe, rungs.train_probe_interval),
+        ("held-out-fit probe", rungs.heldout_probe, rungs.heldout_probe_interval),
+    )
+
+
+def half_width(*intervals: Float) -> Float:
+    """Return the half width of the interval of a difference, from the intervals of its two sides taken as independent."""
+    widths = [(interval[..., 1] - interval[..., 0]) / 2 for interval in intervals]
+    return np.asarray(np.sqrt(sum(width**2 for width in widths)))
+
+
+def too_few(code: str, claim: str, what: str, count: int) -> Verdict:
+    """Return the verdict where a trend over three snapshots cannot be read."""
+    evidence = (f"{count} snapshots lie in the window, and a trend takes {FEWEST_SNAPSHOTS}",)
+    return Verdict(code, claim, Outcome.UNDETERMINED, what, None, None, count, "snapshots", evidence=evidence, overturned_by="snapshots closer together after the fit")

@@ -1,0 +1,33 @@
+"""What holds for every test: under CI a skip is a failure, unless its reason names a device that this machine lacks."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+MISSING_DEVICE = re.compile(r"no (CUDA device|chromium) on this machine")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
+    outcome = yield
+    fail_hidden_skip(outcome.get_result())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, None]:
+    outcome = yield
+    fail_hidden_skip(outcome.get_result())
+
+
+def fail_hidden_skip(report: Any) -> None:
+    """Turn a skip without a named missing device into a failure, where CI=true."""
+    if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not MISSING_DEVICE.search(reason):
+            report.outcome = "failed"
+            report.longrepr = f"a skip hides a test: {reason}"
