@@ -22,8 +22,8 @@ START_AGREES = 0.03  # training and held-out accuracy that start closer than thi
 class Course:
     """One measure of one run, as shares of the way from chance to perfection, `[t]`.
 
-    `raw` is as recorded; `smooth` is its running median at the moments `at` (indices into `step`); `noise` is the typical
-    size of raw − smooth. `chance` and `perfect` are in the measure's own unit.
+    `raw` is as recorded; `smooth` is its running median at the moments `at` (indices into `step`); `noise` is the standard
+    deviation of one evaluation. `chance` and `perfect` are in the measure's own unit.
     """
 
     name: str
@@ -131,7 +131,7 @@ def course(series: Series, run: int, chance: float, perfect: float, chance_is_kn
     step = series.step[finite]
     raw = (series.value[run][finite] - chance) / (span if span != 0 else 1.0)
     at, smooth = running_median(step, raw)
-    noise = 1.4826 * float(np.median(np.abs(raw[at] - smooth)))
+    noise = evaluation_noise(raw)
     return Course(series.name, step, raw, at, smooth, noise, chance, perfect, chance_is_known)
 
 
@@ -146,7 +146,8 @@ def chance_accuracy(accuracy: Float, other: Float | None) -> tuple[float, bool]:
     if not len(finite):
         return (own, True) if own <= 0.55 else (0.0, False)
     first = float(finite[0])
-    known = abs(own - first) <= START_AGREES and max(own, first) < 0.9
+    noise = float(np.hypot(evaluation_noise(accuracy[np.isfinite(accuracy)]), evaluation_noise(finite)))
+    known = abs(own - first) <= max(START_AGREES, 3.0 * noise) and max(own, first) < 0.9
     return (0.5 * (own + first), True) if known else (0.0, False)
 
 
@@ -165,7 +166,10 @@ def running_median(step: Array, value: Float) -> tuple[Array, Float]:
     high = np.searchsorted(age, age[at] * WINDOW, side="right") - 1
     half = np.minimum(np.maximum(np.minimum(at - low, 200), 1), np.minimum(at, count - 1 - at))
     half = np.where(high - at < half, np.maximum(np.minimum(half, np.maximum(high - at, 1)), np.minimum(1, half)), half)
-    smooth = np.array([np.median(value[i - h : i + h + 1]) for i, h in zip(at.tolist(), half.tolist(), strict=True)])
+    smooth = np.empty(len(at))
+    for h in np.unique(half).tolist():  # all windows of one width at once
+        same = half == h
+        smooth[same] = np.median(np.lib.stride_tricks.sliding_window_view(value, 2 * h + 1)[at[same] - h], axis=1)
     return at, smooth
 
 
@@ -210,13 +214,32 @@ def deepest_dip(course: Course) -> Dip | None:
 
 
 def trend_at_end(course: Course) -> Trend:
-    """Return what a course gained from the third quarter's first half to the last eighth of the training time `[def]`."""
+    """Return what a course gained from the third quarter's first half to the last eighth of the training time `[def]`.
+
+    The standard error is that of a difference of two medians, from the noise of the whole course or the spread inside the
+    two windows, whichever is larger; it is infinite where a window holds fewer than two evaluations.
+    """
     time = (course.step - course.step[0]) / max(float(course.step[-1] - course.step[0]), 1.0)
     early, late = course.raw[(time >= 0.5) & (time < 0.625)], course.raw[time >= 0.875]
-    if not len(early) or not len(late):
-        return Trend(0.0, float("inf"), len(late))
-    error = 1.25 * course.noise * float(np.sqrt(1.0 / len(early) + 1.0 / len(late)))
+    if min(len(early), len(late)) < 2:
+        return Trend(0.0, float("inf"), len(early) + len(late))
+    error = 1.25 * float(np.hypot(*(max(course.noise, spread(part)) / np.sqrt(len(part)) for part in (early, late))))
     return Trend(float(np.median(late) - np.median(early)), error, len(early) + len(late))
+
+
+def evaluation_noise(raw: Float) -> float:
+    """Return the standard deviation of one evaluation, from second differences, which any smooth course makes small.
+
+    The 68.27 % quantile of their size is σ√6 for Gaussian noise, and no steep rise or single spike moves it.
+    """
+    if len(raw) < 8:
+        return 0.0
+    return float(np.quantile(np.abs(np.diff(raw, 2)), 0.6827) / np.sqrt(6.0))
+
+
+def spread(values: Float) -> float:
+    """Return a robust standard deviation: 1.4826 times the median distance from the median."""
+    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
 
 
 @dataclass(frozen=True)

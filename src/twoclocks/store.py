@@ -6,10 +6,11 @@
     ├── eval.safetensors    labels of the evaluation batches
     ├── snapshots/          step-000001500.safetensors, run axis first
     ├── state/              the training state to resume from
-    └── analysis/           derived, deletable
+    ├── analysis/           derived, deletable
+    └── writer.lock         empty; locked while a process writes
 
-A record is acknowledged when `append` returns; from then on no kill loses it. A torn last line is ignored by readers and
-cut off by the next writer. Every other file is replaced whole (temporary file, then rename), so readers see old or new.
+A record is acknowledged when `append` returns; from then on no kill loses it. A torn last line is ignored by readers
+and cut off by the next writer. Every other file is replaced whole (temporary file, rename): readers see old or new.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
+import operator
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -33,9 +37,9 @@ from twoclocks.trajectory import CANONICAL_UNITS, Array, EvalBatch, Event, Serie
 
 SCHEMA = 1
 MANIFEST, JOURNAL, BATCHES, LOCK = "run.json", "events.jsonl", "eval.safetensors", "writer.lock"
-NON_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
-# Only these may differ when a run is taken up again: they describe the machine of the day, not what is trained.
-NOT_IDENTITY = ("created", "versions", "machine")
+BLOCK = 1 << 16
+# Only these may differ when a run is taken up again: they describe one start of it, not what is trained.
+NOT_IDENTITY = ("created", "versions", "machine", "session")
 
 
 @dataclass(frozen=True)
@@ -43,23 +47,19 @@ class RunWriter:
     """The one process that may write to a run folder. Made by `open_writer`; close it when done."""
 
     folder: Path
-    journal: int
-    lock: int
+    journal: FileIO
+    lock: FileIO
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Append one record to the journal; when this returns, no kill of this process loses it."""
         line = encode_record(record) + b"\n"
-        size = os.lseek(self.journal, 0, os.SEEK_END)
         with told(f"append to {self.folder / JOURNAL}"):
-            written = os.write(self.journal, line)
-            if written < len(line):  # a full disk takes a part of the line; the rest would join the next record
-                os.ftruncate(self.journal, size)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            append_whole(self.journal, line)
 
     def append_scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Append the scalars of one step: each value is one number, or one number a run."""
-        vectors = {name: np.atleast_1d(np.asarray(value, dtype=np.float64)).tolist() for name, value in values.items()}
-        self.append({"record": "scalars", "step": int(step), "values": vectors})
+        vectors = {name: as_vector(name, value) for name, value in values.items()}
+        self.append({"record": "scalars", "step": check_step(step), "values": vectors})
 
     def append_event(self, step: int | None, what: str) -> None:
         """Append something worth telling that happened at a step."""
@@ -73,20 +73,25 @@ class RunWriter:
 
     def write_snapshot(self, step: int, tensors: Mapping[str, Array], flow_time: float | None = None) -> None:
         """Write the tensors of one moment, whole or not at all."""
-        metadata = {"step": str(step)} | ({} if flow_time is None else {"flow_time": repr(flow_time)})
-        content = save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata=metadata)
-        replace_file(self.folder / "snapshots" / f"step-{step:09d}.safetensors", content)
+        step = check_step(step)
+        metadata = {"step": str(step)} | ({} if flow_time is None else {"flow_time": repr(float(flow_time))})
+        replace_file(self.folder / "snapshots" / f"step-{step:09d}.safetensors", encode_tensors(tensors, metadata))
 
     def write_state(self, step: int, tensors: Mapping[str, Array]) -> None:
         """Replace the state to resume from (weights, optimiser moments, generator state) by that of `step`."""
-        content = save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata={"step": str(step)})
+        content = encode_tensors(tensors, {"step": str(check_step(step))})
         replace_file(self.folder / "state" / "latest.safetensors", content)
 
     def close(self) -> None:
-        """Flush the journal to the disk and let go of the folder."""
-        os.fsync(self.journal)
-        os.close(self.journal)
-        os.close(self.lock)
+        """Flush the journal to the disk and let go of the folder; a second call does nothing."""
+        if self.journal.closed:
+            return
+        with told(f"flush {self.folder / JOURNAL}"):
+            try:
+                os.fsync(self.journal.fileno())
+            finally:
+                self.journal.close()
+                self.lock.close()
 
     def __enter__(self) -> RunWriter:
         return self
@@ -124,43 +129,70 @@ class State:
     tensors: Mapping[str, Array]
 
 
+class Record(msgspec.Struct):
+    """One line of the journal: `scalars` fill step and values, an `event` step and what, `cost` its own numbers."""
+
+    record: str
+    step: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    values: dict[str, list[float | str]] = {}
+    what: str = ""
+
+    def __post_init__(self) -> None:
+        if self.record == "scalars" and self.step is None:
+            raise ValueError("scalars need a step")
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What a journal tells: its series, its events, what recording cost by its last account, and how many records."""
+
+    scalars: Mapping[str, Series]
+    events: tuple[Event, ...]
+    cost: Mapping[str, float]
+    rows: int
+
+
 def open_writer(folder: Path, manifest: Mapping[str, Any]) -> RunWriter:
     """Make `folder` a run folder described by `manifest`, or take up the run it holds, as its only writer.
 
     Raises:
         InputError: the folder holds another run or other files, another process writes to it, or it cannot be written.
     """
+    wanted = json.loads(encode_record({"schema": SCHEMA, **manifest}))
     with told(f"make the run folder {folder}"):
+        check_claim(folder, wanted)  # before the lock too, so that a folder that is refused is left as it was
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(folder)
         try:
-            claim_folder(folder, manifest)
-            for part in ("snapshots", "state", "analysis"):
-                (folder / part).mkdir(exist_ok=True)
-            journal = os.open(folder / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            cut_torn_line(journal)
+            check_claim(folder, wanted)
+            return RunWriter(folder, prepare_folder(folder, wanted), lock)
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
-    return RunWriter(folder, journal, lock)
 
 
 def load(folder: str | Path) -> Trajectory:
     """Read a run folder, also one that is being written: scalars at once, tensors when they are asked for.
 
+    What recording cost is in `settings["cost"]`, where the run says so.
+
     Raises:
         InputError: it is not a run folder, it was written by another schema version, or a file in it is damaged.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    scalars, events, rows = read_journal(folder / JOURNAL)
+    with told(f"read the run folder {folder}"):
+        manifest = read_manifest(folder)
+        journal = read_journal(folder / JOURNAL)
+        snapshots = [read_snapshot(path) for path in (folder / "snapshots").glob("step-*.safetensors")]
+        batches = read_batches(folder / BATCHES)
+    settings = {key: value for key, value in manifest.items() if key != "schema"}
     return Trajectory(
-        source=Source(str(folder), "run folder", rows),
-        scalars=scalars,
-        snapshots=tuple(read_snapshot(path) for path in sorted((folder / "snapshots").glob("step-*.safetensors"))),
-        batches=read_batches(folder / BATCHES),
-        events=tuple(events),
-        settings={key: value for key, value in manifest.items() if key != "schema"},
+        source=Source(str(folder), "run folder", journal.rows),
+        scalars=journal.scalars,
+        snapshots=tuple(sorted(snapshots, key=lambda snapshot: snapshot.step)),
+        batches=batches,
+        events=journal.events,
+        settings=settings | ({"cost": journal.cost} if journal.cost else {}),
     )
 
 
@@ -170,14 +202,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.exists():
         raise InputError(f"{folder} does not exist; give a run folder or a log file")
     if not path.is_file():
-        raise InputError(f"{folder} is not a run folder: it has no {MANIFEST}; name the folder that a recorder or `twoclocks run` wrote")
+        raise InputError(
+            f"{folder} is not a run folder: it has no {MANIFEST}; name the folder of a recorder or of `twoclocks run`"
+        )
     try:
         manifest = json.loads(path.read_bytes())
         schema = manifest["schema"]
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is damaged: expected a JSON object with a schema version; restore it from a copy") from None
+        raise InputError(
+            f"{path} is damaged: expected a JSON object with a schema version; restore it from a copy"
+        ) from None
     if schema != SCHEMA:
-        raise InputError(f"{folder} has schema version {schema!r}, this twoclocks reads {SCHEMA}; install the version that wrote it")
+        raise InputError(
+            f"{folder} has schema version {schema!r}, this twoclocks reads {SCHEMA}; install the version that wrote it"
+        )
     return dict(manifest)
 
 
@@ -187,52 +225,66 @@ def read_state(folder: Path) -> State | None:
     if not path.is_file():
         return None
     with opened_tensors(path) as file:
-        return State(int(file.metadata()["step"]), {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        step = int(metadata_of(file, path)["step"])
+        return State(step, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
 
-def read_journal(path: Path) -> tuple[dict[str, Series], list[Event], int]:
-    """Read the journal: one series a scalar, the events, and the number of records.
+def read_journal(path: Path) -> Journal:
+    """Read the journal: one series a scalar, the events, what recording cost, and the number of records.
 
-    A step written twice (by a run that was resumed) counts once: the last record of it holds.
+    A step written twice (by a run that was resumed) counts once: the last record of it holds. Records of a kind that is
+    not known here are passed over.
     """
-    table: dict[str, dict[int, list[float]]] = {}
-    events: list[Event] = []
-    records = read_records(path)
-    for record in records:
-        if record["record"] == "scalars":
-            for name, values in record["values"].items():
-                table.setdefault(name, {})[record["step"]] = [NON_FINITE.get(v, v) for v in values]
-        elif record["record"] == "event":
-            event = Event(record["step"], record["what"])
-            if event not in events:
-                events.append(event)
-    return {name: as_series(name, column) for name, column in table.items()}, events, len(records)
+    table: dict[str, dict[Any, list[float | str]]] = {}
+    events: dict[Event, None] = {}
+    cost: Mapping[str, float] = {}
+    lines, records = read_records(path)
+    for line, record in zip(lines, records, strict=True):
+        if record.record == "scalars":
+            for name, values in record.values.items():
+                table.setdefault(name, {})[record.step] = values
+        elif record.record == "event":
+            events[Event(record.step, record.what)] = None
+        elif record.record == "cost":
+            cost = {name: value for name, value in msgspec.json.decode(line).items() if name != "record"}
+    scalars = {name: as_series(name, column, path) for name, column in table.items()}
+    return Journal(scalars, tuple(events), cost, len(records))
 
 
-def as_series(name: str, column: Mapping[int, list[float]]) -> Series:
+def as_series(name: str, column: Mapping[int, list[float | str]], path: Path) -> Series:
     """Return one series from {step: one value a run}."""
     steps = sorted(column)
-    value = np.array([column[step] for step in steps], dtype=np.float64).T
+    try:  # numpy reads "NaN", "Infinity" and "-Infinity" as the numbers they name
+        value = np.array([column[step] for step in steps], dtype=np.float64).T
+    except ValueError:
+        raise InputError(
+            f"{path} is damaged: {name} should be one number a run, as many at every step; restore it from a copy"
+        ) from None
     return Series(name, CANONICAL_UNITS.get(name, ""), np.array(steps, dtype=np.int64), value)
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """Read every whole record of a journal; what follows the last newline was never acknowledged."""
+def read_records(path: Path) -> tuple[list[bytes], list[Record]]:
+    """Read every whole line of a journal and its record; what follows the last newline was never acknowledged."""
     if not path.is_file():
-        return []
+        return [], []
     lines = path.read_bytes().split(b"\n")[:-1]
-    decoder = msgspec.json.Decoder(dict[str, Any])
+    decoder = msgspec.json.Decoder(Record)
+    records: list[Record] = []
     try:
-        return [decoder.decode(line) for line in lines]
-    except msgspec.DecodeError:
-        number = next(i for i, line in enumerate(lines, 1) if not is_json(line))
-        raise InputError(f"{path} is damaged in line {number}: expected one JSON record; delete that line to go on without it") from None
+        for line in lines:
+            records.append(decoder.decode(line))  # noqa: PERF401 its length is the number of the line that fails
+    except ValueError:
+        number = len(records) + 1
+        raise InputError(
+            f"{path} is damaged in line {number}: expected one JSON record; delete that line to go on without it"
+        ) from None
+    return lines, records
 
 
 def read_snapshot(path: Path) -> Snapshot:
     """Read the names and the time of one snapshot, not yet its tensors."""
     with opened_tensors(path) as file:
-        metadata, names = file.metadata() or {}, tuple(file.keys())
+        metadata, names = metadata_of(file, path), tuple(file.keys())
     flow_time = metadata.get("flow_time")
     return Snapshot(int(metadata["step"]), None if flow_time is None else float(flow_time), LazyTensors(path, names))
 
@@ -244,16 +296,30 @@ def read_batches(path: Path) -> dict[str, EvalBatch]:
     with opened_tensors(path) as file:
         return {
             name: EvalBatch(name, file.get_tensor(f"labels/{name}"), int(population))
-            for name, population in sorted(file.metadata().items())
+            for name, population in sorted((file.metadata() or {}).items())
         }
 
 
 def opened_tensors(path: Path) -> Any:
     """Open a safetensors file for reading, refusing a truncated or foreign one in one sentence."""
-    try:
-        return safe_open(path, framework="numpy")
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}); delete it to go on without that moment") from None
+    with told(f"read {path}"):
+        try:
+            return safe_open(path, framework="numpy")
+        except SafetensorError as error:
+            raise InputError(f"{path} is damaged ({error}); delete it to go on without it") from None
+
+
+def metadata_of(file: Any, path: Path) -> dict[str, str]:
+    """Return the metadata of an opened tensor file of ours, which name its step."""
+    metadata: dict[str, str] = file.metadata() or {}
+    if not metadata.get("step", "").isdigit():
+        raise InputError(f"{path} is damaged (it does not say its step); delete it to go on without it")
+    return metadata
+
+
+def encode_tensors(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
+    """Encode tensors as a safetensors file, their shapes kept (a number has none) and their memory in order."""
+    return bytes(save_tensors({name: np.asarray(value, order="C") for name, value in tensors.items()}, dict(metadata)))
 
 
 def encode_record(record: Mapping[str, Any]) -> bytes:
@@ -262,9 +328,11 @@ def encode_record(record: Mapping[str, Any]) -> bytes:
 
 
 def tag_non_finite(value: Any) -> Any:
-    """Replace every NaN and infinity by its name, at any depth."""
-    if isinstance(value, float) and not np.isfinite(value):
-        return "NaN" if np.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    """Replace every NaN and infinity by its name, and numpy's numbers by Python's, at any depth."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, Mapping):
         return {key: tag_non_finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -272,62 +340,110 @@ def tag_non_finite(value: Any) -> Any:
     return value
 
 
+def as_vector(name: str, value: Any) -> list[float]:
+    """Return one number, or one number a run, as a list."""
+    vector = np.atleast_1d(np.asarray(value, dtype=np.float64))
+    if vector.ndim != 1:
+        raise InputError(
+            f"scalar {name}: expected one number, or one number a run, got an array of shape {list(vector.shape)}"
+        )
+    return list(vector.tolist())
+
+
+def check_step(step: int) -> int:
+    """Return a step as a whole number, refusing a negative one."""
+    step = operator.index(step)
+    if step < 0:
+        raise InputError(f"a step is the number of optimiser updates done so far, 0 or more, got {step}")
+    return step
+
+
+def append_whole(journal: FileIO, line: bytes) -> None:
+    """Write one line at the end of the journal, whole or not at all."""
+    size = journal.seek(0, os.SEEK_END)
+    written = 0
+    try:
+        while written < len(line):  # once, unless the disk fills up in the middle of the line
+            written += journal.write(line[written:])
+    except BaseException:
+        if written:  # the part that did go in would join the next record
+            journal.truncate(size)
+        raise
+
+
 def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` to `path` whole or not at all."""
+    """Write `content` to `path` whole or not at all, even where the machine goes down."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with told(f"write {path}"):
         try:
-            temporary.write_bytes(content)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def lock_folder(folder: Path) -> int:
+def lock_folder(folder: Path) -> FileIO:
     """Take the folder's lock, which the system lets go of when this process ends, however it ends."""
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = FileIO(folder / LOCK, "a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(lock)
-        raise InputError(f"{folder} is being written by another process; wait for it, or choose another folder") from None
+        lock.close()
+        raise InputError(
+            f"{folder} is being written by another process; wait for it, or choose another folder"
+        ) from None
     return lock
 
 
-def claim_folder(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write run.json into an empty folder, or check that the folder holds this very run."""
-    wanted = json.loads(encode_record({"schema": SCHEMA, **manifest}))
+def check_claim(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Check that the folder is absent, empty, or holds this very run."""
     if (folder / MANIFEST).exists():
         held = read_manifest(folder)
         differing = [k for k in sorted({*held, *wanted} - {*NOT_IDENTITY}) if held.get(k) != wanted.get(k)]
         if differing:
             raise InputError(
-                f"{folder} holds another run (it differs in: {', '.join(differing)}); choose another folder or delete this one"
+                f"{folder} holds another run (it differs in {', '.join(differing)}); choose another folder"
             )
-        return
-    foreign = [p.name for p in folder.iterdir() if p.name != LOCK and not p.name.startswith(f".{MANIFEST}.")]
-    if foreign:
-        raise InputError(f"{folder} is not empty and not a run folder (it holds {foreign[0]}); choose another folder")
-    replace_file(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(wanted)) + b"\n")
+    elif folder.is_dir():
+        foreign = sorted(p.name for p in folder.iterdir() if p.name != LOCK and not p.name.startswith(f".{MANIFEST}."))
+        if foreign:
+            raise InputError(
+                f"{folder} is not empty and not a run folder (it holds {foreign[0]}); choose another folder"
+            )
 
 
-def cut_torn_line(journal: int) -> None:
-    """Cut off what follows the last newline: a record that a killed writer never finished."""
-    size = os.lseek(journal, 0, os.SEEK_END)
-    os.lseek(journal, 0, os.SEEK_SET)
-    with os.fdopen(os.dup(journal), "rb") as file:
-        whole = file.read().rfind(b"\n") + 1
-    if whole < size:
-        os.ftruncate(journal, whole)
-
-
-def is_json(line: bytes) -> bool:
-    """Return whether a line is a JSON object."""
+def prepare_folder(folder: Path, wanted: Mapping[str, Any]) -> FileIO:
+    """Make what a run folder needs, clear away what a killed writer left half done, and return the journal, open."""
+    if not (folder / MANIFEST).exists():
+        replace_file(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(wanted)) + b"\n")
+    for part in ("snapshots", "state", "analysis"):
+        (folder / part).mkdir(exist_ok=True)
+    for pattern in (".*.tmp", "snapshots/.*.tmp", "state/.*.tmp"):
+        for leftover in folder.glob(pattern):
+            leftover.unlink()
+    journal = FileIO(folder / JOURNAL, "a+")
     try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+        cut_torn_line(journal)
+    except BaseException:
+        journal.close()
+        raise
+    return journal
+
+
+def cut_torn_line(journal: FileIO) -> None:
+    """Cut off what follows the last newline: a record that a killed writer never finished."""
+    size = journal.seek(0, os.SEEK_END)
+    start, newline = size, -1
+    while start > 0 and newline < 0:
+        start = max(0, start - BLOCK)
+        newline = os.pread(journal.fileno(), BLOCK, start).rfind(b"\n")
+    whole = start + newline + 1
+    if whole < size:
+        journal.truncate(whole)
 
 
 @dataclass(frozen=True)
@@ -337,11 +453,12 @@ class told:
     deed: str
 
     REMEDIES = {  # noqa: RUF012 a constant table, not a field
+        errno.EFBIG: "the file would pass its size limit (`ulimit -f`); raise it and run the same command again",
         errno.ENOSPC: "the disk is full; free some space and run the same command again",
         errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
         errno.EROFS: "it is on a read-only file system; choose a folder that can be written",
-        errno.EACCES: "permission is denied; choose a folder that can be written",
-        errno.EPERM: "permission is denied; choose a folder that can be written",
+        errno.EACCES: "permission is denied; choose a folder that you may use",
+        errno.EPERM: "permission is denied; choose a folder that you may use",
         errno.ENOTDIR: "a part of that path is a file; choose another folder",
         errno.EEXIST: "a file of that name is in the way; choose another folder",
     }
@@ -353,5 +470,3 @@ class told:
         if isinstance(error, OSError):
             remedy = self.REMEDIES.get(error.errno or 0, f"{os.strerror(error.errno or errno.EIO).lower()}")
             raise InputError(f"cannot {self.deed}: {remedy}") from None
-
-

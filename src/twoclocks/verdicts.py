@@ -185,7 +185,7 @@ def judge_loss_of_generalisation(run: Run) -> Verdict:
     later = heldout.raw[heldout.step >= run.generalised_step]
     lost = float((later < at.LOST * heldout.best).mean())
     end = end_share(heldout) / heldout.best
-    after_fit = heldout.best_step >= run.fit_step if run.fit_step is not None else end < at.LOST
+    after_fit = end < at.LOST if run.train is None else run.train.at_step(heldout.best_step) >= at.NEARLY_FITTED * run.train.best
     evidence = (
         f"below {at.LOST:g} of its best at {lost:.0%} of the {len(later)} evaluations since step {run.generalised_step:g}",
         f"it ends at {end:.2f} of its best",

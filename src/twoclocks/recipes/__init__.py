@@ -1,0 +1,29 @@
+"""This package knows the recipes, one a file, and finds them by the name used on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from twoclocks.errors import InputError, nearest
+from twoclocks.recipes.modular_addition import modular_addition
+from twoclocks.training.recipe import Recipe
+
+RECIPES: Mapping[str, Callable[..., Recipe]] = MappingProxyType({"modular-addition": modular_addition})
+
+__all__ = ["RECIPES", "modular_addition", "recipe"]
+
+
+def recipe(name: str, settings: Mapping[str, Any] | None = None) -> Recipe:
+    """Return the recipe of that name with some settings changed; values may be text, as from `--set key=value`.
+
+    Raises:
+        InputError: the recipe or a setting is unknown, or a value is of the wrong type or out of range.
+
+    >>> recipe("modular-addition", {"p": "59"}).settings["p"]
+    59
+    """
+    if name not in RECIPES:
+        raise InputError(f"there is no recipe '{name}'.{nearest(name, list(RECIPES))}")
+    return RECIPES[name](**(settings or {}))

@@ -1,9 +1,9 @@
 """This file knows what is written down about one moment of a training, whoever trains: scalars and tensors.
 
-The journal's names: `train_loss`, `train_accuracy`, `train_margin_min`, `train_margin_q01`, `train_margin_median`, the same
-for `heldout_`, `logit_scale`, `weight_norm`, and for each block of parameters `block_norm.<block>` and
-`update_size.<block>` (‖Δθ_b‖ / ‖θ_b‖ of the one optimiser step before). Losses and margins are computed in float64 from the
-logits as the network gave them, before any rounding for storage.
+The journal's names: `train_loss`, `train_accuracy`, `train_margin_min`, `train_margin_q01`, `train_margin_median`, the
+same for `heldout_`, `logit_scale`, `weight_norm`, and for each block of parameters `block_norm.<block>` and
+`update_size.<block>` (‖Δθ_b‖ / ‖θ_b‖ of the one optimiser step before). Losses and margins are computed in float64 from
+the logits as the network gave them, before any rounding for storage.
 """
 
 from __future__ import annotations
@@ -23,21 +23,28 @@ LARGEST_FLOAT16 = 65504.0
 
 
 def scalars_of_logits(split: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return loss, accuracy, the margins' minimum, 1 % quantile and median, and on the training split the logit scale."""
-    if not bool(torch.isfinite(logits).all()):
-        return {f"{split}_loss": float("nan"), f"{split}_accuracy": 0.0}
-    gaps = margin(logits, labels)
-    low = torch.quantile(gaps, torch.tensor([0.0, 0.01, 0.5], dtype=gaps.dtype, device=gaps.device)).tolist()
-    scalars = {
-        f"{split}_loss": float(cross_entropy_from_gaps(logits, labels).mean()),
-        f"{split}_accuracy": float(accuracy(logits, labels)),
-        **{f"{split}_margin_{name}": value for name, value in zip(("min", "q01", "median"), low, strict=True)},
-    }
-    return scalars | ({"logit_scale": float(logit_scale(logits))} if split == "train" else {})
+    """Return loss, accuracy, the margins' minimum, 1 % quantile and median, and on the training split the logit scale.
+
+    A logit that is NaN or has overflowed makes the loss NaN, as in the training itself, and a NaN gap counts as wrong.
+    A logit of −∞ (a class masked out) does no harm. Margins and scale are left out unless they are finite.
+    """
+    margins = margin(logits, labels)
+    overflowed = bool((logits.isnan() | logits.isposinf()).any())
+    loss = float("nan") if overflowed else float(cross_entropy_from_gaps(logits, labels).mean())
+    scalars = {f"{split}_loss": loss, f"{split}_accuracy": float(accuracy(logits, labels))}
+    if bool(torch.isfinite(margins).all()):
+        at = torch.tensor([0.0, 0.01, 0.5], dtype=margins.dtype, device=margins.device)
+        low = torch.quantile(margins, at).tolist()
+        scalars |= {f"{split}_margin_{name}": value for name, value in zip(("min", "q01", "median"), low, strict=True)}
+    if split == "train" and bool(torch.isfinite(logits).all()):
+        scalars["logit_scale"] = float(logit_scale(logits))
+    return scalars
 
 
-def scalars_of_blocks(after: Mapping[str, Tensor], before: Mapping[str, Tensor] | None, blocks: Blocks) -> dict[str, float]:
-    """Return each block's norm, the whole weight norm and, where the weights one step before are given, the update sizes."""
+def scalars_of_blocks(
+    after: Mapping[str, Tensor], before: Mapping[str, Tensor] | None, blocks: Blocks
+) -> dict[str, float]:
+    """Return each block's norm, the whole weight norm and, given the weights one step before, the update sizes."""
     norms = {block: norm_of(after[name] for name in names) for block, names in blocks.items()}
     scalars = {f"block_norm.{block}": norm for block, norm in norms.items()}
     scalars["weight_norm"] = float(np.sqrt(sum(norm**2 for norm in norms.values())))
@@ -79,11 +86,14 @@ def compact(features: Tensor) -> Array:
 
 
 def as_float32(tensor: Tensor) -> Array:
-    """Return a tensor as a float32 array on the CPU; float64 stays float64."""
+    """Return a copy of a tensor as a float32 array on the CPU; float64 stays float64.
+
+    A copy, because weights go on changing in place while what was taken of them waits to be written.
+    """
     tensor = tensor.detach().cpu()
-    return np.asarray(tensor if tensor.dtype == torch.float64 else tensor.float())
+    return np.array((tensor if tensor.dtype == torch.float64 else tensor.float()).numpy())
 
 
 def norm_of(tensors: Any) -> float:
     """Return the Euclidean norm of several tensors taken as one vector, in float64."""
-    return float(np.sqrt(sum(float(t.detach().double().square().sum()) for t in tensors)))
+    return float(np.sqrt(sum(float(torch.linalg.vector_norm(t.detach(), dtype=torch.float64)) ** 2 for t in tensors)))

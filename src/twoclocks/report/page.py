@@ -1,0 +1,290 @@
+"""This file knows the page: one file with the verdict, its evidence and the figure, which needs no network."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from twoclocks.diagnosis import Clock, Diagnosis
+from twoclocks.evidence import Evidence
+from twoclocks.report.figures import COLOURS, DASHES, GRID, INK, MUTED, draw_figure, draw_panel, raised, tick_label
+from twoclocks.report.panels import POINTS, FigureData, Line, Panel, alone, figure_data
+from twoclocks.store import replace_file, told
+from twoclocks.trajectory import Array
+
+if TYPE_CHECKING:
+    from twoclocks.decomposition import Decomposition
+
+LARGEST_PAGE = 1_000_000  # bytes
+LONGEST_TEXT, LONGEST_LIST = 400, 100  # logs come from strangers
+DIGITS = 5
+NOT_SETTINGS = ("versions", "cost")
+
+
+def write_report(evidence: Evidence, diagnosis: Diagnosis, path: Path) -> Path:
+    """Write the page to `path`, and the same figure for print beside it as .svg; each file whole or not at all."""
+    with told(f"write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path.with_suffix(".svg"), draw_figure(figure_data(evidence, diagnosis)).encode())
+    replace_file(path, render_page(evidence, diagnosis).encode())
+    return path
+
+
+def render_page(evidence: Evidence, diagnosis: Diagnosis) -> str:
+    """Return the page as HTML, at most 1 MB: where it would be larger, its lines are thinned further."""
+    page = ""
+    for points in (POINTS, POINTS // 2, POINTS // 4, POINTS // 12):
+        page = page_of(evidence, diagnosis, figure_data(evidence, diagnosis, points=points))
+        if len(page.encode()) <= LARGEST_PAGE:
+            break
+    return page
+
+
+def page_of(evidence: Evidence, diagnosis: Diagnosis, figure: FigureData) -> str:
+    """Return the page that shows this figure."""
+    style = asset("static", "uPlot.min.css") + asset("static", "page.css")
+    scripts = [asset("static", "uPlot.iife.min.js"), asset("static", "page.js")]
+    settings = evidence.trajectory.settings
+    page: str = template().render(
+        diagnosis=diagnosis,
+        source=diagnosis.source,
+        figure=figure,
+        drawings={panel.key: themed(draw_panel(figure, panel)) for panel in figure.panels if panel.lines},
+        descriptions={
+            panel.key: escape(description(panel, figure.time.name)) for panel in figure.panels if panel.lines
+        },
+        presets=preset_rows(evidence.presets),
+        settings=list(flattened({k: v for k, v in settings.items() if k not in NOT_SETTINGS})),
+        versions=list(
+            flattened({"twoclocks (this page)": twoclocks_version(), **as_mapping(settings.get("versions"))})
+        ),
+        cost=list(flattened(as_mapping(settings.get("cost")))),
+        policy=policy(style, scripts),
+        style=Markup(style),
+        scripts=[Markup(script) for script in scripts],
+        data=Markup(embedded(payload(figure))),
+    )
+    return page
+
+
+@cache
+def template() -> Any:
+    """Return the template of the page, which escapes whatever it is given."""
+    environment = Environment(
+        loader=FunctionLoader(lambda name: asset("templates", name)),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=shortened,
+    )
+    environment.filters |= {"number": number, "count": count, "strikes": strikes, "criterion": criterion}
+    environment.globals |= {"colours": len(COLOURS), "dashes": DASHES, "longest": LONGEST_LIST}
+    return environment.get_template("report.html")
+
+
+@cache
+def asset(*path: str) -> str:
+    """Return the text of a file that is installed with this package."""
+    return files("twoclocks.report").joinpath(*path).read_text(encoding="utf-8")
+
+
+def shortened(value: Any) -> Any:
+    """Return a text from outside cut to a length that a page can bear."""
+    if isinstance(value, Markup) or not isinstance(value, str) or len(value) <= LONGEST_TEXT:
+        return value
+    return f"{value[:LONGEST_TEXT]}…"
+
+
+def policy(style: str, scripts: list[str]) -> str:
+    """Return the content-security policy: nothing from anywhere but these very blocks, known by their hashes."""
+    allowed = " ".join(f"'{hash_of(script)}'" for script in scripts)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src '{hash_of(style)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def hash_of(block: str) -> str:
+    """Return the hash by which a browser knows an inline block."""
+    return f"sha256-{b64encode(sha256(block.encode()).digest()).decode()}"
+
+
+def embedded(value: object) -> str:
+    """Return JSON that stands in a script element and cannot end it.
+
+    >>> embedded({"name": "</script>"})
+    '{"name":"\\\\u003c/script\\\\u003e"}'
+    """
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def payload(figure: FigureData) -> dict[str, Any]:
+    """Return what the page's script draws: every grid of steps once, then the lines over them."""
+    grids: dict[bytes, int] = {}
+    lists: list[list[float]] = []
+    panels = [
+        {
+            "key": panel.key,
+            "log": panel.log,
+            "bounds": panel.bounds,
+            "levels": panel.levels,
+            "lines": [line_payload(line, grids, lists) for line in panel.lines],
+        }
+        for panel in figure.panels
+        if panel.lines
+    ]
+    return {
+        "unit": figure.time.name,
+        "flow": None if figure.flow_time is None else [rounded(values) for values in figure.flow_time],
+        "marks": [{"step": mark.step, "label": mark.label, "kind": mark.kind} for mark in figure.marks],
+        "dashes": DASHES,
+        "colours": len(COLOURS),
+        "grids": lists,
+        "panels": panels,
+    }
+
+
+def line_payload(line: Line, grids: dict[bytes, int], lists: list[list[float]]) -> dict[str, Any]:
+    """Return one line for the page's script, its steps named by their place in `lists`, to which new ones are added."""
+    key = np.asarray(line.x, np.float64).tobytes()
+    if key not in grids:
+        grids[key] = len(lists)
+        lists.append(line.x.tolist())
+    band = {} if line.low is None or line.high is None else {"low": rounded(line.low), "high": rounded(line.high)}
+    dots = [] if line.faint else alone(line).tolist()
+    return {
+        "name": line.name,
+        "style": line.style,
+        "faint": line.faint,
+        "x": grids[key],
+        "y": rounded(line.y),
+        "dots": dots,
+        **band,
+    }
+
+
+def rounded(values: Array) -> list[float | int | None]:
+    """Return values with five significant digits, and None for those that are not finite."""
+    return [short(float(f"{v:.{DIGITS}g}")) if np.isfinite(v) else None for v in values.tolist()]
+
+
+def short(value: float) -> float | int:
+    """Return a whole number as such: "1", not "1.0", thousands of times."""
+    return int(value) if value.is_integer() and abs(value) < 1e9 else value
+
+
+def themed(svg: str) -> Markup:
+    """Return a drawing in the colours of the page's theme."""
+    names = {INK: "ink", MUTED: "muted", GRID: "grid"} | {colour: f"line-{i}" for i, colour in enumerate(COLOURS)}
+    for colour, name in names.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    return Markup(svg)
+
+
+def description(panel: Panel, time: str) -> str:
+    """Return in words what a panel shows, for those who cannot see it."""
+    return f"{panel.title}, {panel.unit}, over {time}. " + " ".join(
+        course(line) for line in panel.lines if not line.faint
+    )
+
+
+def course(line: Line) -> str:
+    """Return in words where a line begins, ends, and is lowest and highest."""
+    seen = np.flatnonzero(np.isfinite(line.y))
+    x, y = line.x[seen], line.y[seen]
+    low, high = int(y.argmin()), int(y.argmax())
+    return (
+        f"{line.name}: from {number(y[0])} at {count(x[0])} to {number(y[-1])} at {count(x[-1])}; "
+        f"lowest {number(y[low])} at {count(x[low])}, highest {number(y[high])} at {count(x[high])}."
+    )
+
+
+def number(value: float | None) -> str:
+    """Return a measured value in three significant digits.
+
+    >>> number(0.98765), number(-12345.6), number(1.62e-5), number(None)
+    ('0.988', '−12,346', '1.62×10⁻⁵', '–')
+    """
+    if value is None:
+        return "–"
+    digits, _, exponent = (f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}").partition("e")
+    return digits.replace("-", "−") + (f"×10{raised(int(exponent))}" if exponent else "")
+
+
+def count(value: float) -> str:
+    """Return a step, a row or an epoch in full.
+
+    >>> count(10017), count(2.5)
+    ('10,017', '2.5')
+    """
+    return f"{value:,.10g}" if value < 1e10 else f"{value:g}"
+
+
+def strikes(clock: Clock) -> str:
+    """Return when a clock strikes, or after which step it still had not."""
+    return count(clock.value) if clock.value is not None else f"> {count(clock.last)}"
+
+
+def criterion(clock: Clock) -> str:
+    """Return what a clock waits for."""
+    past = "≤" if clock.name.startswith(("T_cls", "T_rep")) else "≥"
+    series = clock.of.replace("heldout", "held-out").replace("_", " ")
+    row = f"{clock.sustained} in a row" if clock.sustained > 1 else "once"
+    return f"{series} {past} {tick_label(clock.threshold)}, {row}"
+
+
+def preset_rows(presets: Mapping[str, Decomposition]) -> list[dict[str, Any]]:
+    """Return the ladder under each probe preset, moment by moment, the median over runs."""
+    rows = [
+        {
+            "preset": name,
+            "step": step,
+            "native": float(np.median(preset.native[:, t])),
+            "train_probe": float(np.median(preset.train_probe[:, t])),
+            "heldout_probe": float(np.median(preset.heldout_probe[:, t])),
+        }
+        for name, preset in presets.items()
+        for t, step in enumerate(preset.step.tolist())
+    ]
+    return sorted(rows, key=lambda row: row["step"])
+
+
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """Return a mapping as it is, nothing as an empty one, and anything else under one name."""
+    if value is None:
+        return {}
+    return value if isinstance(value, Mapping) else {"value": value}
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every setting with its path.
+
+    >>> list(flattened({"optimizer": {"lr": 0.001}, "seed": 0}))
+    [('optimizer.lr', '0.001'), ('seed', '0')]
+    """
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+def twoclocks_version() -> str:
+    """Return the version of this package, or that it is not installed."""
+    try:
+        return version("twoclocks")
+    except PackageNotFoundError:
+        return "not installed"

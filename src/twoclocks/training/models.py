@@ -1,0 +1,147 @@
+"""This file knows the networks we train: each as a plain module, and as the same function with less arithmetic.
+
+The structured form uses cat(E[a], E[b]) Wᵀ = (E W_aᵀ)[a] + (E W_bᵀ)[b]: the first layer is computed once for each
+symbol, not once for each pair, and its gradient is summed over the pairs of a symbol before it meets a matrix. The
+function and its gradient are exactly those of the plain module; only the order of the sums differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from twoclocks.training.recipe import Problem, Weights
+from twoclocks.training.tasks import Pairs, PairTask
+
+BLOCKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "embedding": ("embedding.weight",),
+        "hidden": ("hidden.weight", "hidden.bias"),
+        "readout": ("readout.weight", "readout.bias"),
+    }
+)
+
+
+class EmbeddingMLP(nn.Module):
+    """Two symbols, embedded by one table and concatenated, through one hidden ReLU layer to a linear readout.
+
+    Initial values are PyTorch's own: embeddings N(0, 1), the rest uniform within ±1/√(inputs). This is the definition;
+    what trains is `structured_gradient`, tested equal to it.
+    """
+
+    def __init__(self, symbols: int, width: int, hidden: int) -> None:
+        super().__init__()  # nn.Module demands it
+        self.embedding = nn.Embedding(symbols, width)
+        self.hidden = nn.Linear(2 * width, hidden)
+        self.readout = nn.Linear(hidden, symbols)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the logits `[n c]` of the pairs (left[n], right[n])."""
+        both = torch.cat([self.embedding(left), self.embedding(right)], dim=1)
+        logits: Tensor = self.readout(self.hidden(both).relu())
+        return logits
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Where n pairs find their rows in the table `[2p h]` of first-layer outputs, and back.
+
+    `rows[n 2]` are the table rows of each pair's left and right symbol. `pairs[2n]` lists the pairs that use row 0,
+    then those that use row 1, and so on; `starts[2p]` says where each row's list begins.
+    """
+
+    rows: Tensor
+    pairs: Tensor
+    starts: Tensor
+    labels: Tensor
+
+
+def lookup_of(pairs: Pairs, symbols: int) -> Lookup:
+    """Return the lookup of some pairs of `symbols` symbols.
+
+    >>> one = torch.tensor([1])
+    >>> lookup_of(Pairs(one, one, one), symbols=2).rows
+    tensor([[1, 3]])
+    """
+    rows = torch.stack([pairs.left, pairs.right + symbols], dim=1)
+    users = torch.cat([pairs.left.argsort(stable=True), pairs.right.argsort(stable=True)])
+    count = torch.bincount(rows.flatten(), minlength=2 * symbols)
+    return Lookup(rows, users, count.cumsum(0) - count, pairs.labels)
+
+
+def embedding_mlp(task: PairTask, width: int, hidden: int) -> Problem:
+    """Return an EmbeddingMLP (width of one embedding, number of hidden units) set on a task of pairs."""
+    lookups = {"train": lookup_of(task.train, task.classes), "heldout": lookup_of(task.heldout, task.classes)}
+
+    def forward(weights: Weights, split: str) -> tuple[Tensor, Tensor]:
+        features = structured_features(weights, lookups[split])
+        return features, readout_logits(weights, features)
+
+    return Problem(
+        labels={split: lookup.labels for split, lookup in lookups.items()},
+        blocks=BLOCKS,
+        readout=("readout.weight", "readout.bias"),
+        initial=lambda seed: initial_weights(task.classes, width, hidden, seed),
+        forward=forward,
+        gradient=lambda weights: structured_gradient(weights, lookups["train"]),
+    )
+
+
+def initial_weights(symbols: int, width: int, hidden: int, seed: int) -> dict[str, Tensor]:
+    """Return the weights that PyTorch gives a new EmbeddingMLP after `torch.manual_seed(seed)`, by name."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return {name: w.detach() for name, w in EmbeddingMLP(symbols, width, hidden).named_parameters()}
+
+
+def structured_features(weights: Weights, lookup: Lookup) -> Tensor:
+    """Return the hidden layer's outputs `[n h]`, which enter the readout."""
+    embedding, bias = weights["embedding.weight"], weights["hidden.bias"]
+    left, right = weights["hidden.weight"].chunk(2, dim=1)
+    table = torch.cat([torch.addmm(bias, embedding, left.T), embedding @ right.T])
+    return F.embedding_bag(lookup.rows, table, mode="sum").relu_()
+
+
+def readout_logits(weights: Weights, features: Tensor) -> Tensor:
+    """Return the logits `[n c]` of features `[n h]`."""
+    return torch.addmm(weights["readout.bias"], features, weights["readout.weight"].T)
+
+
+def structured_gradient(weights: Weights, lookup: Lookup) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the logits `[n c]`, and by name the gradient of the mean cross-entropy over the n pairs."""
+    embedding = weights["embedding.weight"]
+    left, right = weights["hidden.weight"].chunk(2, dim=1)
+    features = structured_features(weights, lookup)
+    logits = readout_logits(weights, features)
+    by_logits = cross_entropy_gradient(logits, lookup.labels)
+    by_table = gradient_of_table(by_logits @ weights["readout.weight"], features, lookup)
+    by_left, by_right = by_table.chunk(2)
+    return logits, {
+        "embedding.weight": by_left @ left + by_right @ right,
+        "hidden.weight": torch.cat([by_left.T @ embedding, by_right.T @ embedding], dim=1),
+        "hidden.bias": by_left.sum(0),
+        "readout.weight": by_logits.T @ features,
+        "readout.bias": by_logits.sum(0),
+    }
+
+
+def cross_entropy_gradient(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of the mean cross-entropy by the logits, (softmax − one-hot) / n, `[n c]`.
+
+    >>> cross_entropy_gradient(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+    tensor([[ 0.5000, -0.5000]])
+    """
+    gradient = torch.softmax(logits, dim=1)
+    gradient[torch.arange(len(labels)), labels] -= 1
+    return gradient.div_(len(labels))
+
+
+def gradient_of_table(by_features: Tensor, features: Tensor, lookup: Lookup) -> Tensor:
+    """Return the gradient by the table `[2p h]`: through the ReLU, then summed over the pairs that use each row."""
+    by_inputs = torch.ops.aten.threshold_backward.grad_input(by_features, features, 0, grad_input=by_features)
+    return F.embedding_bag(lookup.pairs, by_inputs, lookup.starts, mode="sum")

@@ -1,0 +1,151 @@
+"""This file knows what a recipe is: a training with its source, its settings, its expected outcome and its cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from twoclocks.errors import InputError, nearest
+from twoclocks.trajectory import SaveAt as SaveAt  # a recipe states one, and recipes import training only
+
+Weights = Mapping[str, Tensor]
+Value = int | float | bool
+WORDS_OF_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a recipe is expected to show: the diagnosis, and for each clock the range (in steps) it should fall in."""
+
+    label: str
+    kind: str | None
+    clocks: Mapping[str, tuple[int, int]]
+
+    def __str__(self) -> str:
+        """Return it as a person reads it.
+
+        >>> str(Expected("grokking", None, {"T_fit": (50, 70)}))
+        'grokking; T_fit 50 to 70 steps'
+        """
+        label = self.label if self.kind is None else f"{self.label} ({self.kind})"
+        return "; ".join([label, *(f"{clock} {low} to {high} steps" for clock, (low, high) in self.clocks.items())])
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One network on one task, as the training loop sees it; splits are named "train" and "heldout".
+
+    `initial(seed)` gives the weights by name; `forward(weights, split)` the features `[n d]` that enter the readout and
+    the logits `[n c]`; `gradient(weights)` the training logits `[n c]` and the mean training loss's gradient by name.
+    """
+
+    labels: Mapping[str, Tensor]
+    blocks: Mapping[str, tuple[str, ...]]
+    readout: tuple[str, str]
+    initial: Callable[[int], Weights]
+    forward: Callable[[Weights, str], tuple[Tensor, Tensor]]
+    gradient: Callable[[Weights], tuple[Tensor, Weights]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything needed to reproduce a training, with where its numbers come from, its expected outcome and its cost.
+
+    `cost` is in seconds for one run on one core; `expected` is None where the settings leave what is known.
+    """
+
+    name: str
+    title: str
+    source: str
+    settings: Mapping[str, Value]
+    save_at: SaveAt
+    problem: Callable[[Mapping[str, Any]], Problem]
+    cost: float
+    expected: Expected | None = None
+
+    @property
+    def expected_words(self) -> str:
+        """Return the expected outcome as a person reads it."""
+        return "not known for these settings" if self.expected is None else str(self.expected)
+
+    @property
+    def cost_words(self) -> str:
+        """Return the cost as a person reads it."""
+        return f"about {self.cost:.2g} s a run on one core"
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Return everything but the code, ready to be written as JSON."""
+        described = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "problem"}
+        return described | {"expected": self.expected and asdict(self.expected), "save_at": asdict(self.save_at)}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a recipe: its default (whose type is the setting's type), its allowed range, and what it is."""
+
+    default: Value
+    low: float
+    high: float
+    what: str
+
+    @property
+    def allowed(self) -> str:
+        """Return the allowed values in words.
+
+        >>> Setting(97, 5, 1000, "the modulus").allowed
+        'a whole number from 5 to 1000'
+        """
+        if isinstance(self.default, bool):
+            return "true or false"
+        kind = "a whole number" if isinstance(self.default, int) else "a number"
+        return f"{kind} from {self.low:.15g} to {self.high:.15g}"
+
+
+def resolve_settings(recipe: str, declared: Mapping[str, Setting], given: Mapping[str, Any]) -> dict[str, Value]:
+    """Return every declared setting, as given or by default; a value given as text (from `--set key=value`) is read.
+
+    Raises:
+        InputError: a setting is unknown, of the wrong type, or out of range.
+
+    >>> resolve_settings("toy", {"p": Setting(97, 5, 1000, "the modulus")}, {"p": "59"})
+    {'p': 59}
+    """
+    for name in given:
+        if name not in declared:
+            raise InputError(f"recipe {recipe} has no setting '{name}'.{nearest(name, list(declared))}")
+    return {
+        name: checked_value(recipe, name, setting, given[name]) if name in given else setting.default
+        for name, setting in declared.items()
+    }
+
+
+def checked_value(recipe: str, name: str, setting: Setting, given: Any) -> Value:
+    """Return a setting's value in its own type, or refuse it with the allowed range."""
+    value = value_of_type(setting.default, given)
+    if value is None or not setting.low <= value <= setting.high:
+        raise InputError(f"recipe {recipe}: {name} ({setting.what}) must be {setting.allowed}, got {given!r}")
+    return value
+
+
+def value_of_type(default: Value, given: Any) -> Value | None:
+    """Return `given` in the type of `default`, or None where it cannot be read so.
+
+    >>> value_of_type(97, "59"), value_of_type(1e-3, "3e-3"), value_of_type(False, "yes"), value_of_type(97, "many")
+    (59, 0.003, True, None)
+    """
+    if isinstance(default, bool):
+        return WORDS_OF_TRUTH.get(str(given).strip().lower())
+    if isinstance(given, bool):
+        return None
+    try:
+        number = float(given)
+    except (TypeError, ValueError):
+        return None
+    if isinstance(default, float):
+        return number
+    return int(number) if math.isfinite(number) and number == int(number) else None

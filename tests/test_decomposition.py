@@ -1,0 +1,210 @@
+from dataclasses import replace
+
+import numpy as np
+import oracles
+import pytest
+import torch
+
+from twoclocks.decomposition import PRESETS, Decomposition, bootstrap, decompose, split_heldout
+from twoclocks.errors import InputError
+from twoclocks.measures.probes import fit_ridge_probe
+from twoclocks.trajectory import Array, EvalBatch, Snapshot, Source, Trajectory
+
+CLASSES = 4
+RUNGS = ("native", "train_probe", "heldout_probe")
+
+
+def clouds(labels: Array, rng: np.random.Generator, noise: float = 0.3) -> Array:
+    """Return features [1 n 6] from which the labels can be read."""
+    centres = 2 * np.eye(CLASSES, 6)
+    return (centres[labels % CLASSES] + noise * rng.normal(size=(len(labels), 6)))[None].astype(np.float32)
+
+
+def trajectory(train: int = 200, heldout: int = 160, steps: tuple[int, ...] = (0, 10), runs: int = 1) -> Trajectory:
+    """Return a run whose features are clouds and whose readout reads them."""
+    rng = np.random.default_rng(0)
+    labels, answers = np.arange(train) % CLASSES, np.arange(heldout) % CLASSES
+    snapshots = tuple(
+        Snapshot(
+            step,
+            None,
+            {
+                "features/train": np.concatenate([clouds(labels, rng) for _ in range(runs)]),
+                "features/heldout": np.concatenate([clouds(answers, rng) for _ in range(runs)]),
+                "readout/weight": np.repeat(np.eye(CLASSES, 6)[None], runs, 0),
+                "readout/bias": np.zeros((runs, CLASSES)),
+            },
+        )
+        for step in steps
+    )
+    batches = {"train": EvalBatch("train", labels, train), "heldout": EvalBatch("heldout", answers, heldout)}
+    return Trajectory(Source("invented", "run folder", 0), {}, snapshots, batches)
+
+
+def with_tensors(run: Trajectory, **changed: Array) -> Trajectory:
+    """Return the run with some tensors of every snapshot replaced: features_train for "features/train" and so on."""
+    named = {name.replace("_", "/"): array for name, array in changed.items()}
+    return replace(run, snapshots=tuple(replace(s, tensors={**s.tensors, **named}) for s in run.snapshots))
+
+
+def with_labels(run: Trajectory, **labels: Array) -> Trajectory:
+    batches = {name: EvalBatch(name, array, len(array)) for name, array in labels.items()}
+    return replace(run, batches={**run.batches, **batches})
+
+
+def rungs(ladder: Decomposition) -> Array:
+    return np.stack([getattr(ladder, rung) for rung in RUNGS])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_rung_reads_clear_features(preset: str) -> None:
+    run = with_tensors(trajectory(), readout_bias=np.zeros((1, CLASSES)))
+    ladder = decompose(run, preset=preset, steps=[10], resamples=50)
+    assert ladder.preset == preset
+    assert ladder.step.tolist() == [10]
+    assert rungs(ladder).shape == (3, 1, 1)
+    assert rungs(ladder).min() > (0.9 if preset != "paper" else 0.2)
+    assert (ladder.scored, ladder.fitted_on_train, ladder.fitted_on_heldout) == (80, 200, 80)
+
+
+def test_a_readout_that_reads_wrongly_is_the_calibration_gap() -> None:
+    run = with_tensors(trajectory(), readout_weight=np.roll(np.eye(CLASSES, 6), 1, 0)[None])
+    ladder = decompose(run)
+    assert ladder.native.max() < 0.05
+    np.testing.assert_allclose(ladder.calibration_gap, ladder.train_probe - ladder.native)
+    np.testing.assert_allclose(ladder.train_bias, ladder.heldout_probe - ladder.train_probe)
+    assert ladder.calibration_gap.min() > 0.9
+    assert ladder.calibration_gap_interval[..., 0].min() > 0.8
+
+
+def test_features_that_mean_something_else_in_training_are_the_train_bias() -> None:
+    run = trajectory()
+    turned = clouds(run.batches["train"].labels + 1, np.random.default_rng(1))
+    ladder = decompose(with_tensors(run, features_train=turned))
+    assert ladder.train_probe.max() < 0.05 and ladder.heldout_probe.min() > 0.9
+    assert ladder.train_bias_interval[..., 0].min() > 0.8
+
+
+def test_labels_leaked_into_the_scored_half_raise_no_probe() -> None:
+    """The features of B, and only of B, encode their labels, in directions in which nothing else moves."""
+    run, rng = trajectory(steps=(0,)), np.random.default_rng(2)
+    scored = split_heldout(torch.from_numpy(run.batches["heldout"].labels), seed=0).scored.numpy()
+    noise = {name: rng.normal(size=(1, n, 10)) for name, n in (("features_train", 200), ("features_heldout", 160))}
+    for name in noise:
+        noise[name][:, :, 6:] = 1e-3 * rng.normal(size=noise[name][:, :, 6:].shape)
+    noise["features_heldout"][0, scored, 6:] += 100 * np.eye(CLASSES)[run.batches["heldout"].labels[scored]]
+    leaked = with_tensors(run, **noise, readout_weight=np.eye(CLASSES, 10)[None])
+    ladder = decompose(leaked)
+    assert rungs(ladder).max() < 0.5
+    read_from_b = fit_ridge_probe(
+        torch.from_numpy(noise["features_heldout"][0, scored]), torch.from_numpy(run.batches["heldout"].labels[scored])
+    )
+    assert read_from_b.settings["leave_one_out_error"] < 0.01, "the leak is there to be found by whoever fits on B"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_shuffled_labels_leave_every_rung_at_chance(preset: str) -> None:
+    run, rng = trajectory(train=400, heldout=400, steps=(0,)), np.random.default_rng(3)
+    shuffled = {name: rng.permutation(batch.labels) for name, batch in run.batches.items()}
+    ladder = decompose(with_labels(run, **shuffled), preset=preset, resamples=200)
+    assert np.abs(rungs(ladder) - 1 / CLASSES).max() < 0.1
+    assert ladder.calibration_gap_interval[0, 0, 0] < 0 < ladder.calibration_gap_interval[0, 0, 1]
+
+
+def test_halves_are_disjoint_stratified_and_the_same_at_all_moments() -> None:
+    labels = torch.from_numpy(np.arange(163) % CLASSES)
+    halves = split_heldout(labels, seed=1)
+    ((fitted, scored),) = halves.fits
+    assert not set(fitted.tolist()) & set(scored.tolist())
+    assert scored.tolist() == halves.scored.tolist()
+    assert (labels[fitted].bincount() - labels[scored].bincount()).abs().max() <= 1
+    assert scored.tolist() != split_heldout(labels, seed=2).scored.tolist()
+    once, again = decompose(trajectory(), seed=5), decompose(trajectory(steps=(10,)), seed=5)
+    assert once.scored == again.scored
+
+
+def test_few_held_out_examples_are_cross_fitted_by_probes_that_did_not_see_them() -> None:
+    labels = torch.from_numpy(np.arange(36) % CLASSES)
+    halves = split_heldout(labels, seed=0)
+    assert len(halves.fits) == 5 and len(halves.scored) == 18
+    assert all(not set(fitted.tolist()) & set(predicted.tolist()) for fitted, predicted in halves.fits)
+    assert sorted(p for _, predicted in halves.fits for p in predicted.tolist()) == halves.scored.tolist()
+    ladder = decompose(trajectory(heldout=36))
+    assert (ladder.cross_fitted, ladder.scored, ladder.fitted_on_heldout) == (True, 18, 28)
+    assert ladder.heldout_probe.min() > 0.9
+    assert not decompose(trajectory(heldout=40)).cross_fitted
+
+
+def test_intervals_are_the_paired_bootstrap() -> None:
+    values = np.random.default_rng(0).integers(0, 2, size=(3, 25)).astype(float)
+    mean, interval = bootstrap(values, seed=7, resamples=60)
+    draws = np.random.default_rng(7).multinomial(25, np.full(25, 1 / 25), size=60)
+    assert mean.tolist() == [row.mean() for row in values]
+    for row, ends in zip(values, interval, strict=True):
+        np.testing.assert_allclose(ends, oracles.bootstrap_interval(row, draws))
+    _, difference = bootstrap(values[:1] - values[:1], seed=7, resamples=60)
+    assert difference.tolist() == [[0.0, 0.0]]
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(1)
+    values = (rng.random((400, 200)) < 0.7).astype(float)
+    interval = bootstrap(values, seed=0, resamples=500)[1]
+    covered = ((interval[:, 0] <= 0.7) & (interval[:, 1] >= 0.7)).mean()
+    assert 0.9 < covered < 0.98
+
+
+def test_runs_are_decomposed_each_on_its_own() -> None:
+    run = trajectory(runs=2)
+    broken = run.snapshots[0].tensors["readout/weight"].copy()
+    broken[1] = np.roll(broken[1], 1, 0)
+    ladder = decompose(with_tensors(run, readout_weight=broken))
+    assert ladder.native.shape == (2, 2) and ladder.native_interval.shape == (2, 2, 2)
+    assert ladder.native[0].min() > 0.9 > 0.1 > ladder.native[1].max()
+
+
+def test_a_moment_is_decomposed_the_same_alone_and_another_seed_draws_other_halves() -> None:
+    run = trajectory(steps=(0, 10, 20))
+    noisy = with_tensors(run, features_heldout=run.snapshots[0].tensors["features/heldout"] + 1.5)
+    whole, alone, other = decompose(noisy), decompose(noisy, steps=[10]), decompose(noisy, seed=1)
+    np.testing.assert_array_equal(whole.train_probe[:, 1:2], alone.train_probe)
+    np.testing.assert_array_equal(whole.train_probe_interval[:, 1:2], alone.train_probe_interval)
+    assert not np.array_equal(whole.native_interval, other.native_interval) or not np.array_equal(whole.native, other.native)
+
+
+def test_a_run_that_diverged_has_no_ladder_there_and_the_others_have() -> None:
+    run = trajectory(runs=2)
+    features = run.snapshots[0].tensors["features/heldout"].copy()
+    features[1, 0, 0] = np.inf
+    ladder = decompose(with_tensors(run, features_heldout=features))
+    assert np.isnan(rungs(ladder)[:, 1]).all() and np.isfinite(rungs(ladder)[:, 0]).all()
+    assert np.isnan(ladder.train_bias_interval[1]).all() and np.isfinite(ladder.train_bias_interval[0]).all()
+
+
+def refused(run: Trajectory, words: str, **wanted: object) -> None:
+    with pytest.raises(InputError, match=words):
+        decompose(run, **wanted)
+
+
+def test_what_cannot_be_decomposed_is_refused_in_words() -> None:
+    run = trajectory()
+    heldout = run.batches["heldout"].labels
+    refused(run, "unknown preset 'rigde'. Did you mean 'ridge'", preset="rigde")
+    refused(run, "no features are recorded at step 7; the closest step that has them is 10", steps=[7])
+    refused(replace(run, snapshots=()), "no snapshot of invented holds")
+    refused(replace(run, batches={"train": run.batches["train"]}), "no labels of the heldout examples")
+    refused(with_labels(run, heldout=heldout[:-1]), r"features/heldout at step 0: expected \[r, 159, d\]")
+    refused(with_labels(run, train=run.batches["train"].labels[:9]), r"features/train at step 0: expected \[r, 9, d\]")
+    refused(with_labels(run, train=run.batches["train"].labels % 3), "class 3 occurs among the held-out examples but not")
+    refused(trajectory(heldout=19), "two halves of at least 10, got 19")
+    refused(with_labels(run, heldout=heldout * 0), "all of one class")
+    refused(with_tensors(run, readout_weight=np.ones((1, 1, 6)), readout_bias=np.zeros((1, 1))), "has 1 classes")
+    refused(run, "resamples must be at least 1", resamples=0)
+    lonely = np.r_[np.zeros(159, np.int64), 1]
+    outcomes = []
+    for seed in range(6):  # the only example of class 1 falls into either half
+        try:
+            outcomes.append(decompose(with_labels(run, heldout=lonely), seed=seed).scored)
+        except InputError as refusal:
+            outcomes.append("no probe can be fitted at step 0" in str(refusal))
+    assert set(outcomes) == {True, 80}
