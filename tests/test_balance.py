@@ -1,15 +1,16 @@
-import oracles
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.testing import assert_close
 
+import oracles
 from twoclocks.measures.balance import balancedness_defect
 
 
 def chain(*widths: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    pairs = zip(widths[:-1], widths[1:], strict=True)
-    return [torch.randn(after, before, dtype=torch.float64, generator=generator) for before, after in pairs]
+    return [torch.randn(after, before, dtype=torch.float64, generator=generator) for before, after in pairwise(widths)]
 
 
 def test_defects_equal_their_oracle() -> None:

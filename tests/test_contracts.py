@@ -1,7 +1,7 @@
 import pytest
 import torch
-from contracts import Case, check_contract
 
+from contracts import Case, check_contract
 from twoclocks.measures import balance, floors, kernels, margins, similarity, spectrum
 
 GENERATOR = torch.Generator().manual_seed(3)
@@ -14,7 +14,9 @@ CHAIN = [torch.randn(4, 6, dtype=torch.float64), torch.randn(3, 4, dtype=torch.f
 CASES = [
     Case(margins.margin, {"logits": LOGITS, "labels": LABELS}, by_example=True, least=0, passes_nan=True),
     Case(margins.logit_gaps, {"logits": LOGITS, "labels": LABELS}, by_example=True, least=0, passes_nan=True),
-    Case(margins.cross_entropy_from_gaps, {"logits": LOGITS, "labels": LABELS}, by_example=True, least=0, passes_nan=True),
+    Case(
+        margins.cross_entropy_from_gaps, {"logits": LOGITS, "labels": LABELS}, by_example=True, least=0, passes_nan=True
+    ),
     Case(spectrum.singular_values, {"matrix": FEATURES}),
     Case(spectrum.stable_rank, {"matrix": FEATURES}),
     Case(spectrum.effective_rank, {"matrix": FEATURES}),

@@ -3,7 +3,12 @@ import math
 import pytest
 import torch
 
-from twoclocks.measures.floors import cross_entropy_bracket, expected_gap, is_at_numerical_floor, weight_decay_loss_floor
+from twoclocks.measures.floors import (
+    cross_entropy_bracket,
+    expected_gap,
+    is_at_numerical_floor,
+    weight_decay_loss_floor,
+)
 from twoclocks.measures.margins import cross_entropy_from_gaps
 
 

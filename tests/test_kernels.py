@@ -1,11 +1,11 @@
 import math
 
-import oracles
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+import oracles
 from twoclocks.measures.kernels import kernel_target_alignment
 
 

@@ -1,16 +1,18 @@
-import oracles
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+import oracles
 from twoclocks.measures.margins import accuracy, cross_entropy_from_gaps, logit_gaps, logit_scale, margin
 
 
 def logits_and_labels(seed: int, n: int = 12, c: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return 4 * torch.randn(n, c, dtype=torch.float64, generator=generator), torch.randint(0, c, (n,), generator=generator)
+    return 4 * torch.randn(n, c, dtype=torch.float64, generator=generator), torch.randint(
+        0, c, (n,), generator=generator
+    )
 
 
 def test_gaps_and_losses_equal_their_oracles() -> None:

@@ -90,7 +90,7 @@ def test_block_norms_and_update_sizes_match_their_formulas() -> None:
 
 def test_norms_are_taken_in_float64() -> None:
     many = torch.full((3_000_000,), 1e-3)
-    assert norm_of([many]) == pytest.approx(np.float64(np.float32(1e-3)) * np.sqrt(3e6), rel=1e-12)
+    assert norm_of([many]) == pytest.approx(np.float64(np.float32(1e-3)) * np.sqrt(3e6), rel=1e-10)
     assert norm_of([]) == 0.0
 
 

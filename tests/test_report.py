@@ -11,12 +11,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
-import examples
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import examples
 from twoclocks.errors import InputError
 from twoclocks.report.figures import draw_figure, draw_panel, label_rows, label_span, log_ticks
 from twoclocks.report.page import LARGEST_PAGE, asset, render_page, write_report
@@ -32,16 +32,17 @@ class Elements(HTMLParser):
     def __init__(self, page: str) -> None:
         HTMLParser.__init__(self)
         self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.blocks: list[tuple[str, dict[str, str | None], str]] = []
+        self.blocks: list[list[str]] = []
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self.blocks.append([dict(attrs).get("id") or tag, ""])
 
     def handle_data(self, data: str) -> None:
-        tag, attrs = self.found[-1]
-        if tag in ("script", "style") and data.strip():
-            self.blocks.append((tag, attrs, data))
+        if self.cdata_elem:
+            self.blocks[-1][1] += data
 
 
 def constant(value: float, step: np.ndarray, name: str) -> Series:
@@ -49,7 +50,7 @@ def constant(value: float, step: np.ndarray, name: str) -> Series:
 
 
 def payload_of(page: str) -> dict:
-    blocks = [text for _, attrs, text in Elements(page).blocks if attrs.get("id") == "figure-data"]
+    blocks = [text for name, text in Elements(page).blocks if name == "figure-data"]
     assert len(blocks) == 1
     return json.loads(blocks[0])
 
@@ -74,7 +75,7 @@ def test_the_page_says_verdict_evidence_clocks_and_limits(page: str):
     said = [
         "grokking", "genuine", "confidence: high", "71 times later", "What would overturn this", "supported", "refuted",
         "undetermined", "not applicable", "[66.9, 75.2]", "n = 1 run ", "delay ratio 2", "&gt; 20,000", "± 601",
-        "What this cannot tell", "killed and resumed", "recipe.weight_decay", "2.13.0", "14 min", "0.65", "chance 0.0088",
+        "What this cannot tell", "killed and resumed", "recipe.weight_decay", "2.13.0", "14 min", "0.65",
     ]  # fmt: skip
     assert [phrase for phrase in said if phrase not in text] == []
 
@@ -86,8 +87,8 @@ def test_the_policy_allows_these_very_blocks_and_nothing_else(page: str):
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy
     assert "http" not in policy
-    code = [(tag, text) for tag, attrs, text in elements.blocks if attrs.get("type") != "application/json"]
-    assert [tag for tag, _ in code] == ["style", "script", "script"]
+    code = [(name, text) for name, text in elements.blocks if name != "figure-data"]
+    assert [name for name, _ in code] == ["style", "script", "script"]
     for _, text in code:
         assert f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" in policy
 
@@ -130,9 +131,8 @@ def test_strangers_cannot_write_into_the_page():
     )
     page = render_page(replace(evidence, trajectory=trajectory), hostile)
     elements = Elements(page)
-    assert [tag for tag, _, _ in elements.blocks] == ["style", "script", "script", "script"]
+    assert [name for name, _ in elements.blocks] == ["style", "figure-data", "script", "script"]
     assert not [tag for tag, _ in elements.found if tag == "img"]
-    assert "49" not in [text for _, _, text in elements.blocks]
     lines = [line["name"] for panel in payload_of(page)["panels"] for line in panel["lines"]]
     assert lines == [names[0], examples.HOSTILE]
     ElementTree.fromstring(draw_figure(figure_data(evidence, hostile)))
@@ -290,8 +290,8 @@ def test_the_report_is_written_whole_with_a_figure_for_print(tmp_path: Path):
 
 
 def test_the_page_of_a_log_needs_no_torch():
-    code = "import sys, twoclocks.report.page; assert 'torch' not in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys, twoclocks.report.page; sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def luminance(colour: str) -> float:

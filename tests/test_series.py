@@ -109,6 +109,11 @@ def test_weights_come_in_the_natural_order_of_their_names() -> None:
     ]
     series = measure(replace(run, snapshots=tuple(chain)), balancedness_defect)
     assert (series.name, series.value.shape) == ("balancedness_defect(weights)", (RUNS, 2, 1))
+    alone = {"weights/only": tensors(0)["weights/layers.2.weight"]}
+    with pytest.raises(InputError, match="at step 3: weights: expected at least two matrices"):
+        measure(replace(run, snapshots=(Snapshot(3, None, alone),)), balancedness_defect)
+    with pytest.raises(InputError, match="no snapshot holds weights, which balancedness_defect needs"):
+        measure(replace(run, snapshots=(Snapshot(3, None, {}),)), balancedness_defect)
 
 
 def test_other_arguments_are_fixed_by_partial() -> None:
@@ -131,10 +136,13 @@ def test_a_run_that_diverged_is_nan_there_and_the_others_are_not() -> None:
         (linear_cka, {}, "linear_cka takes x, y, but"),
         (stable_rank, {"of": "end_to_emd"}, "unknown matrix 'end_to_emd'. Did you mean 'end_to_end'"),
         (stable_rank, {"split": "val"}, "unknown split 'val'"),
-        (stable_rank, {"of": "weights/fc"}, "no snapshot holds weights/fc, which stable_rank needs; recorded are features"),
+        (
+            stable_rank,
+            {"of": "weights/fc"},
+            "no snapshot holds weights/fc, which stable_rank needs; recorded are features",
+        ),
         (participation_ratio, {"of": "readout"}, "participation_ratio takes features and no matrix"),
         (stable_rank, {"of": "weights/layers.2.bias"}, "cannot measure stable_rank"),
-        (balancedness_defect, {}, "cannot measure balancedness_defect"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_words(quantity: object, wanted: dict[str, str], words: str) -> None:

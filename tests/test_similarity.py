@@ -1,4 +1,3 @@
-import oracles
 import pytest
 import torch
 from hypothesis import given, settings
@@ -6,6 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+import oracles
 from twoclocks.measures.similarity import debiased_linear_cka, linear_cka
 
 BOTH = (linear_cka, debiased_linear_cka)

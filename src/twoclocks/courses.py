@@ -99,7 +99,7 @@ class Dip:
 
 @dataclass(frozen=True)
 class Trend:
-    """How much a course gained over the last half of the training, with its standard error, in shares."""
+    """How much a course gained over the last part of the training, with its standard error, in shares."""
 
     gain: float
     standard_error: float
@@ -213,14 +213,15 @@ def deepest_dip(course: Course) -> Dip | None:
     return Dip(*shares, *steps, evaluations=count)
 
 
-def trend_at_end(course: Course) -> Trend:
-    """Return what a course gained from the third quarter's first half to the last eighth of the training time `[def]`.
+def trend_at_end(course: Course, since: float = 0.5) -> Trend:
+    """Return what a course gained over the last part of the training time: that part's last quarter over its first `[def]`.
 
     The standard error is that of a difference of two medians, from the noise of the whole course or the spread inside the
     two windows, whichever is larger; it is infinite where a window holds fewer than two evaluations.
     """
     time = (course.step - course.step[0]) / max(float(course.step[-1] - course.step[0]), 1.0)
-    early, late = course.raw[(time >= 0.5) & (time < 0.625)], course.raw[time >= 0.875]
+    quarter = (1.0 - since) / 4
+    early, late = course.raw[(time >= since) & (time < since + quarter)], course.raw[time >= 1.0 - quarter]
     if min(len(early), len(late)) < 2:
         return Trend(0.0, float("inf"), len(early) + len(late))
     error = 1.25 * float(np.hypot(*(max(course.noise, spread(part)) / np.sqrt(len(part)) for part in (early, late))))

@@ -16,7 +16,7 @@ from twoclocks.clocks import Step, reported_time
 from twoclocks.courses import Run, run_of
 from twoclocks.errors import InputError
 from twoclocks.evidence import Evidence, examine
-from twoclocks.labels import common_label, label_of
+from twoclocks.labels import Label, common_label, label_of
 from twoclocks.ladder_verdicts import judge_ladder, kind_of
 from twoclocks.sources.logs import read_columns, read_log
 from twoclocks.store import MANIFEST, load
@@ -134,7 +134,7 @@ def judge(evidence: Evidence) -> Diagnosis:
         kind=kind,
         confidence=label.confidence,
         summary=summary_of(label.name, run, trajectory, len(agreeing)),
-        overturned_by=label.overturned_by,
+        overturned_by=overturned_by(label, kind, judged[shown]),
         stop=stop_of(label.name, run, judged[shown]),
         clocks=clocks,
         verdicts=tuple(verdicts.values()),
@@ -151,6 +151,12 @@ def judge_run(evidence: Evidence, run: Run, r: int) -> dict[str, Verdict]:
     """Return every verdict on one run: on its curves and, where features were kept, on its ladder."""
     verdicts = judge_curves(run)
     return verdicts if evidence.ladder is None else verdicts | judge_ladder(evidence.ladder, evidence.presets, run, r)
+
+
+def overturned_by(label: Label, kind: str | None, verdicts: Mapping[str, Verdict]) -> str:
+    """Return what would overturn the label and, where the ladder gave it a kind, what would overturn that."""
+    deciding = {"genuine": "TC203", "spurious": "TC203", "representation improving": "TC202", "no progress": "TC202"}
+    return label.overturned_by if kind not in deciding else f"{label.overturned_by}; the kind: {verdicts[deciding[kind]].overturned_by}"
 
 
 def common_kind(kinds: Sequence[str | None]) -> str | None:

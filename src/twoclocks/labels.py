@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from twoclocks import thresholds as at
 from twoclocks.courses import Run
-from twoclocks.verdicts import Verdict, end_share
+from twoclocks.verdicts import Outcome, Verdict, end_share
 
 LABELS = (
     "ordinary learning", "grokking", "memorisation", "failure to fit", "slow learning", "diverged", "overfitting",
@@ -29,7 +29,7 @@ def label_of(run: Run, verdicts: Mapping[str, Verdict]) -> Label:
     """Return the label of one run: the decision table, first match holds."""
     broke, fitted, generalised = (verdicts[code].holds for code in ("TC101", "TC102", "TC103"))
     late, descended, worse, lost = (verdicts[code].holds for code in ("TC104", "TC105", "TC106", "TC107"))
-    moving = verdicts["TC108"].holds or verdicts["TC109"].holds
+    moving = may_be_moving(verdicts["TC108"]) or may_be_moving(verdicts["TC109"])
     if broke and (run.train_broke_at is not None or not generalised):
         return Label("diverged", "high" if run.train_broke_at is not None else "medium", verdicts["TC101"].overturned_by)
     if run.heldout is None:
@@ -48,7 +48,7 @@ def label_of(run: Run, verdicts: Mapping[str, Verdict]) -> Label:
         return Label("overfitting", sureness(verdicts["TC106"], at.WORSE, 2.0), verdicts["TC106"].overturned_by)
     if late:
         return Label("grokking", sureness(verdicts["TC104"], at.DELAY, 2.0), verdicts["TC104"].overturned_by)
-    return label_of_learning(run, fitted, verdicts)
+    return label_of_learning(run, fitted, moving, verdicts)
 
 
 def label_without_generalisation(run: Run, fitted: bool, moving: bool, verdicts: Mapping[str, Verdict]) -> Label:
@@ -63,13 +63,19 @@ def label_without_generalisation(run: Run, fitted: bool, moving: bool, verdicts:
     return Label("failure to fit", "high" if run.train.best < at.WELL_ABOVE_CHANCE else "medium", "a longer log in which the training loss falls")
 
 
-def label_of_learning(run: Run, fitted: bool, verdicts: Mapping[str, Verdict]) -> Label:
+def may_be_moving(movement: Verdict) -> bool:
+    """Return whether a course gained over the last half of the training, or too little was recorded to deny it."""
+    if movement.outcome is Outcome.UNDETERMINED:
+        return movement.interval is None or movement.interval[0] > 0
+    return movement.holds
+
+
+def label_of_learning(run: Run, fitted: bool, moving: bool, verdicts: Mapping[str, Verdict]) -> Label:
     """Return the label of a run that generalised without delay, dip or loss."""
     heldout = run.heldout
     if heldout is None:
         return Label("undetermined", "high", "a held-out column")
     if run.train is not None and not fitted and run.train.is_accuracy and run.train.best < at.WELL_ABOVE_CHANCE:
-        moving = verdicts["TC108"].holds or verdicts["TC109"].holds
         return Label("slow learning" if moving else "failure to fit", "medium", "a longer log")
     if run.train is None:
         sudden = (heldout.step_past(at.CLOSE_TO_BEST * heldout.best) or 0) < 2 * (heldout.step_past(0.5 * heldout.best) or 0)

@@ -48,7 +48,7 @@ def measure(
     """
     needs = needs_of(quantity, of, split)
     required = {name for need in needs for name in names_of(need, of, split)}
-    moments = [snapshot for snapshot in trajectory.snapshots if required <= set(snapshot.tensors)]
+    moments = [snapshot for snapshot in trajectory.snapshots if required <= held_by(snapshot)]
     if not moments:
         raise InputError(missing(trajectory, quantity, required))
     labels = labels_of(trajectory, split) if "labels" in needs else None
@@ -94,7 +94,14 @@ def names_of(need: str, of: str, split: str) -> tuple[str, ...]:
         "readout": ("readout/weight",),
         "features": (f"features/{split}",),
         "logits": (f"features/{split}", "readout/weight"),
+        "weights": ("weights",),
     }.get(of if need == "matrix" else need, ())
+
+
+def held_by(snapshot: Snapshot) -> set[str]:
+    """Return the names of what a snapshot holds, with "weights" if it holds any."""
+    names = set(snapshot.tensors)
+    return names | {"weights"} if any(name.startswith("weights/") for name in names) else names
 
 
 def inputs_of(snapshot: Snapshot, need: str, of: str, split: str) -> Sequence[Any]:
@@ -115,7 +122,7 @@ def end_to_end(snapshot: Snapshot) -> Tensor:
     """Return the logits of all recorded examples, training then held-out, `[r n c]`, centred over classes."""
     import torch  # only where tensors are measured: the log path reads series without it
 
-    recorded = [split for split in SPLITS if f"features/{split}" in set(snapshot.tensors)]
+    recorded = [split for split in SPLITS if f"features/{split}" in held_by(snapshot)]
     logits = torch.cat([logits_of(snapshot, split) for split in recorded], 1)
     return logits - logits.mean(2, keepdim=True)
 
@@ -123,7 +130,7 @@ def end_to_end(snapshot: Snapshot) -> Tensor:
 def logits_of(snapshot: Snapshot, split: str) -> Tensor:
     """Return the logits φWᵀ + b of a split, `[r n c]`, from the features and the readout of a snapshot."""
     logits = float64(snapshot.tensors[f"features/{split}"]) @ float64(snapshot.tensors["readout/weight"]).mT
-    if "readout/bias" in set(snapshot.tensors):
+    if "readout/bias" in held_by(snapshot):
         logits = logits + float64(snapshot.tensors["readout/bias"])[:, None]
     return logits
 

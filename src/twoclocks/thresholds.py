@@ -45,7 +45,7 @@ EXPLODED_HELDOUT: Final = 100.0  # the same where only a held-out loss exists, w
 FIT_LOST: Final = 0.5  # of the best training share: a final level below it is a fit lost
 
 # Is it still moving
-STILL_MOVING: Final = 0.005  # gain in share over the last half of the training
+STILL_MOVING: Final = 0.005  # gain in share over the last half, and over the last third, of the training
 FINISHED: Final = 0.8  # held-out share from which a run that stands still may be stopped
 STANDS_STILL_EVALUATIONS: Final = 10  # evaluations close to the best before it may be stopped
 

@@ -197,17 +197,32 @@ def judge_loss_of_generalisation(run: Run) -> Verdict:
 
 
 def judge_movement(course: Course | None, split: str) -> Verdict:
-    """Judge whether a course still improves at the end; the effect is its gain over the last half of the training."""
+    """Judge whether a course still improves at the end; the effect is its gain over the last half of the training.
+
+    It is undetermined where the interval straddles the threshold, and where the gain of the last half was made before the
+    last third began: it may have settled just now.
+    """
     code, claim = ("TC108" if split == "train" else "TC109"), f"the {'training' if split == 'train' else 'held-out'} measure is still improving at the end"
+    what = "gain in share over the last half of the training"
     if course is None:
         return not_applicable(code, claim, f"no {split} loss or accuracy was recorded")
-    trend = trend_at_end(course)
-    if not np.isfinite(trend.standard_error):
-        return Verdict(code, claim, Outcome.UNDETERMINED, "gain in share over the last half", None, None, trend.evaluations, evidence=("too few evaluations in the last half of the training",))
-    interval = (trend.gain - 2 * trend.standard_error, trend.gain + 2 * trend.standard_error)
-    evidence = (f"{course.name}: {trend.gain:+.3g} of the way to perfection over the last half of the training",)
-    outcome = Outcome.SUPPORTED if trend.exceeds(at.STILL_MOVING) else Outcome.REFUTED
-    return Verdict(code, claim, outcome, "gain in share over the last half", trend.gain, interval, trend.evaluations, "evaluations", {"gain": at.STILL_MOVING}, evidence, "a longer log")
+    half, third = trend_at_end(course), trend_at_end(course, since=2 / 3)
+    if not np.isfinite(half.standard_error):
+        return Verdict(code, claim, Outcome.UNDETERMINED, what, None, None, half.evaluations, evidence=("too few evaluations in the last half of the training",))
+    interval = (half.gain - 2 * half.standard_error, half.gain + 2 * half.standard_error)
+    evidence = (f"{course.name}: {half.gain:+.3g} of the way to perfection over the last half, {third.gain:+.3g} over the last third",)
+    settled_late = np.isfinite(third.standard_error) and third.gain < at.STILL_MOVING
+    outcome = compared(interval, at.STILL_MOVING)
+    if outcome is Outcome.SUPPORTED and settled_late:
+        outcome = Outcome.UNDETERMINED
+    return Verdict(code, claim, outcome, what, half.gain, interval, half.evaluations, "evaluations", {"gain": at.STILL_MOVING}, evidence, "a longer log")
+
+
+def compared(interval: tuple[float, float], threshold: float) -> Outcome:
+    """Return SUPPORTED where the whole interval is past a threshold, REFUTED where none of it is, else UNDETERMINED."""
+    if interval[0] > threshold:
+        return Outcome.SUPPORTED
+    return Outcome.REFUTED if interval[1] <= threshold else Outcome.UNDETERMINED
 
 
 def judge_curves(run: Run) -> dict[str, Verdict]:
