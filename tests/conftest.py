@@ -1,4 +1,4 @@
-"""What holds for every test: under CI a skip is a failure, unless its reason names a device that this machine lacks."""
+"""What holds for every test: one thread, and under CI a skip is a failure unless its reason names a missing device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+import torch
 
+torch.set_num_threads(1)  # small products are many times slower on two threads that share their cores with other work
 MISSING_DEVICE = re.compile(r"no (CUDA device|chromium) on this machine")
 
 

@@ -35,7 +35,7 @@ class Case:
 
 
 def check_contract(case: Case) -> None:
-    """Check that a measure keeps float64, leaves its inputs alone, does not depend on the order, and refuses in words."""
+    """Check that a measure keeps float64, leaves its inputs alone, ignores their order, and refuses in words."""
     before = {name: copied(item) for name, item in case.given.items()}
     value = case.value()
     assert value.dtype == torch.float64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,9 @@ Array = NDArray[np.float64]
 
 
 def logit_gaps(logits: Array, labels: Array) -> Array:
-    return np.array([[row[y] - row[m] for m in range(len(row)) if m != y] for row, y in zip(logits, labels, strict=True)])
+    return np.array(
+        [[row[y] - row[m] for m in range(len(row)) if m != y] for row, y in zip(logits, labels, strict=True)]
+    )
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
@@ -53,21 +56,21 @@ def centring(n: int) -> Array:
 
 def linear_cka(x: Array, y: Array) -> float:
     """Return the cosine of the two centred n × n kernels."""
-    k, l = (centring(len(x)) @ z @ z.T @ centring(len(x)) for z in (x, y))
-    return float((k * l).sum() / np.sqrt((k * k).sum() * (l * l).sum()))
+    of_x, of_y = (centring(len(x)) @ z @ z.T @ centring(len(x)) for z in (x, y))
+    return float((of_x * of_y).sum() / np.sqrt((of_x * of_x).sum() * (of_y * of_y).sum()))
 
 
-def unbiased_hsic(k: Array, l: Array) -> float:
+def unbiased_hsic(first: Array, second: Array) -> float:
     """Return Song et al.'s estimator (2012, equation 5) from two n × n kernels."""
-    n = len(k)
-    k, l = k - np.diag(np.diag(k)), l - np.diag(np.diag(l))
-    cross = np.trace(k @ l) + k.sum() * l.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (k @ l).sum()
-    return float(cross / (n * (n - 3)))
+    n = len(first)
+    first, second = first - np.diag(np.diag(first)), second - np.diag(np.diag(second))
+    sums = first.sum() * second.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (first @ second).sum()
+    return float((np.trace(first @ second) + sums) / (n * (n - 3)))
 
 
 def debiased_linear_cka(x: Array, y: Array) -> float:
-    k, l = x @ x.T, y @ y.T
-    return unbiased_hsic(k, l) / math.sqrt(unbiased_hsic(k, k) * unbiased_hsic(l, l))
+    of_x, of_y = x @ x.T, y @ y.T
+    return unbiased_hsic(of_x, of_y) / math.sqrt(unbiased_hsic(of_x, of_x) * unbiased_hsic(of_y, of_y))
 
 
 def kernel_target_alignment(features: Array, labels: Array, mean: Array | None = None) -> float:
@@ -78,7 +81,7 @@ def kernel_target_alignment(features: Array, labels: Array, mean: Array | None =
 
 
 def balancedness_defect(weights: list[Array]) -> Array:
-    return np.array([np.linalg.norm(b.T @ b - a @ a.T) for a, b in zip(weights[:-1], weights[1:], strict=True)])
+    return np.array([np.linalg.norm(b.T @ b - a @ a.T) for a, b in pairwise(weights)])
 
 
 def one_hot(labels: Array, classes: int) -> Array:

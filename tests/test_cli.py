@@ -16,7 +16,9 @@ LOGS = Path(__file__).parent / "data" / "logs"
 GROKKING = str(LOGS / "modadd97_tf1l_f30_wd1.csv")
 
 
-def twoclocks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> tuple[int, str, str]:
+def twoclocks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str | Path
+) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["twoclocks", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
         main()
@@ -83,7 +85,9 @@ BAD: list[tuple[list[str], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "says"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
-def test_bad_input_gets_one_sentence_and_code_two(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str) -> None:  # type: ignore[no-untyped-def]
+def test_bad_input_gets_one_sentence_and_code_two(
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "empty.csv").write_bytes(b"")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)) * 4)
     (tmp_path / "words.csv").write_text("name,tag\na,b\n")
@@ -112,7 +116,10 @@ def test_a_page_is_written_beside_the_diagnosis(cli, tmp_path: Path) -> None:  #
 
 def test_two_thousand_rows_are_diagnosed_in_a_second(tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
-    log.write_text("step,train_loss,train_acc,test_loss,test_acc\n" + "".join(f"{i},{1 / (i + 1)},{min(1, i / 50)},1,{min(1, i / 900)}\n" for i in range(2000)))
+    log.write_text(
+        "step,train_loss,train_acc,test_loss,test_acc\n"
+        + "".join(f"{i},{1 / (i + 1)},{min(1, i / 50)},1,{min(1, i / 900)}\n" for i in range(2000))
+    )
     code = (
         "import resource, sys\nfrom twoclocks.cli import main\nsys.argv = ['twoclocks', 'diagnose', sys.argv[1]]\n"
         "try:\n    main()\nexcept SystemExit:\n    u = resource.getrusage(resource.RUSAGE_SELF)\n"
@@ -127,6 +134,11 @@ def test_two_thousand_rows_are_diagnosed_in_a_second(tmp_path: Path) -> None:
 
 
 def test_the_module_runs_and_a_closed_pipe_is_no_traceback() -> None:
-    done = subprocess.run(f"{sys.executable} -m twoclocks diagnose {GROKKING} --json | head -c 1", shell=True, capture_output=True, text=True)
+    done = subprocess.run(
+        f"{sys.executable} -m twoclocks diagnose {GROKKING} --json | head -c 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout == "{"
     assert "Traceback" not in done.stderr

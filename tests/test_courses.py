@@ -88,8 +88,12 @@ def test_a_course_that_needs_a_split_the_log_lacks_is_none() -> None:
 
 def test_the_fit_is_the_accuracy_threshold_or_close_to_the_own_best() -> None:
     steps = list(range(12))
-    full = read_columns({"step": steps, "train_acc": [0.1, 0.5, 0.9, 0.985, 1, 1, 1, 1, 1, 1, 1, 1], "test_acc": [0.1] * 12})
-    augmented = read_columns({"step": steps, "train_acc": [0.1, 0.5, 0.8, 0.93, 0.94] + [0.95] * 7, "test_acc": [0.1] * 12})
+    full = read_columns(
+        {"step": steps, "train_acc": [0.1, 0.5, 0.9, 0.985, 1, 1, 1, 1, 1, 1, 1, 1], "test_acc": [0.1] * 12}
+    )
+    augmented = read_columns(
+        {"step": steps, "train_acc": [0.1, 0.5, 0.8, 0.93, 0.94] + [0.95] * 7, "test_acc": [0.1] * 12}
+    )
     low = read_columns({"step": steps, "train_acc": [0.1, 0.5, 0.6] + [0.7] * 9, "test_acc": [0.1] * 12})
     assert [run_of(log).fit_step for log in (full, augmented, low)] == [4, 3, None]
 

@@ -133,6 +133,9 @@ def test_few_held_out_examples_are_cross_fitted_by_probes_that_did_not_see_them(
     assert (ladder.cross_fitted, ladder.scored, ladder.fitted_on_heldout) == (True, 18, 28)
     assert ladder.heldout_probe.min() > 0.9
     assert not decompose(trajectory(heldout=40)).cross_fitted
+    every = [split_heldout(torch.from_numpy(np.arange(20) % CLASSES), seed=seed) for seed in range(60)]
+    assert min(len(predicted) for halves in every for _, predicted in halves.fits) > 0
+    assert min(len(halves.fits) for halves in every) < 5, "some folds hold nothing to score, and are left out"
 
 
 def test_intervals_are_the_paired_bootstrap() -> None:

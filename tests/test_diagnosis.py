@@ -55,7 +55,14 @@ def test_a_published_log_gets_its_label_and_its_times(case: dict[str, Any]) -> N
             assert clocks[name].censored
 
 
-GROKKING = ("modadd97_tf1l_f30_wd1", "modadd97_small_tf_epochs", "modadd97_tf2l_adamw_wd0", "parity30_mlp", "parity30_mlp_wd2", "modadd97_mlp_log")
+GROKKING = (
+    "modadd97_tf1l_f30_wd1",
+    "modadd97_small_tf_epochs",
+    "modadd97_tf2l_adamw_wd0",
+    "parity30_mlp",
+    "parity30_mlp_wd2",
+    "modadd97_mlp_log",
+)
 MEMORISING = ("modadd97_tf1l_f30_wd0", "modadd59_mlp_f15")
 
 
@@ -79,7 +86,10 @@ def test_a_log_cut_on_its_plateau_is_memorisation_so_far(name: str) -> None:
     rows = int(np.searchsorted(table["step"], (fit * generalised) ** 0.5))
     diagnosis = diagnose(cut(table, max(rows, 6)))
     assert diagnosis.label in ("memorisation", "undetermined")
-    assert any("memorisation" in said or "held-out" in said for said in diagnosis.cannot_tell) or diagnosis.label == "undetermined"
+    assert (
+        any("memorisation" in said or "held-out" in said for said in diagnosis.cannot_tell)
+        or diagnosis.label == "undetermined"
+    )
 
 
 @pytest.mark.parametrize("name", GROKKING)
@@ -91,21 +101,38 @@ def test_loss_alone_tells_grokking_from_memorisation(name: str) -> None:
         assert diagnose(table).label == "undetermined"
 
 
-@pytest.mark.parametrize("name", ["modadd97_tf1l_f30_wd1", "modadd97_mlp_log", "cifar_mcnn_ffsmall", "modadd97_tf1l_f30_wd0", "cifar_cnn_k42_clean"])
+@pytest.mark.parametrize(
+    "name",
+    ["modadd97_tf1l_f30_wd1", "modadd97_mlp_log", "cifar_mcnn_ffsmall", "modadd97_tf1l_f30_wd0", "cifar_cnn_k42_clean"],
+)
 def test_units_names_and_order_do_not_change_the_label(name: str, tmp_path: Path) -> None:
     table = table_of(name)
     expected = diagnose(table).label
-    percent = {"iteration": table["step"], "Train Acc (%)": [100 * v for v in table["train_acc"]], "Val Acc (%)": [100 * v for v in table["test_acc"]]}
-    errors = {"epoch": table["step"], "train_error": [1 - v for v in table["train_acc"]], "dev_error": [1 - v for v in table["test_acc"]]}
+    percent = {
+        "iteration": table["step"],
+        "Train Acc (%)": [100 * v for v in table["train_acc"]],
+        "Val Acc (%)": [100 * v for v in table["test_acc"]],
+    }
+    errors = {
+        "epoch": table["step"],
+        "train_error": [1 - v for v in table["train_acc"]],
+        "dev_error": [1 - v for v in table["test_acc"]],
+    }
     order = np.random.default_rng(0).permutation(len(table["step"]))
     shuffled = {key: [column[i] for i in order] for key, column in table.items()}
     lines = tmp_path / "log.jsonl"
-    lines.write_text("".join(json.dumps({key: column[i] for key, column in table.items()}) + "\n" for i in range(len(table["step"]))) + '{"step": 1')
+    lines.write_text(
+        "".join(json.dumps({key: column[i] for key, column in table.items()}) + "\n" for i in range(len(table["step"])))
+        + '{"step": 1'
+    )
     assert [diagnose(source).label for source in (percent, errors, shuffled, lines)] == [expected] * 4
 
 
 @pytest.mark.parametrize("thin", [2, 3])
-@pytest.mark.parametrize("name", ["modadd97_mlp_log", "cifar_resnet18_ln15_r91", "modadd59_mlp_f15", "cifar_cnn_k1", "s5_sgdm_d256", "parity30_mlp"])
+@pytest.mark.parametrize(
+    "name",
+    ["modadd97_mlp_log", "cifar_resnet18_ln15_r91", "modadd59_mlp_f15", "cifar_cnn_k1", "s5_sgdm_d256", "parity30_mlp"],
+)
 def test_fewer_evaluations_do_not_change_the_label(name: str, thin: int) -> None:
     case = next(case for case in CASES if case["case"] == name)
     thinned = {key: column[::thin] for key, column in table_of(name).items()}
@@ -114,13 +141,19 @@ def test_fewer_evaluations_do_not_change_the_label(name: str, thin: int) -> None
 
 def test_a_loss_that_becomes_nan_is_divergence_and_may_be_stopped() -> None:
     nan = float("nan")
-    diagnosis = diagnose({"step": list(range(20)), "train_loss": [3.0, 2.5, 2.0] + [nan] * 17, "val_loss": [3.0, 2.6, 2.2] + [nan] * 17})
+    diagnosis = diagnose(
+        {"step": list(range(20)), "train_loss": [3.0, 2.5, 2.0] + [nan] * 17, "val_loss": [3.0, 2.6, 2.2] + [nan] * 17}
+    )
     assert (diagnosis.label, diagnosis.stop.answer) == ("diverged", "yes")
     assert diagnosis.events
 
 
 def test_an_explosion_is_divergence_and_a_lost_fit_is_not_told_to_stop() -> None:
-    exploded = {"step": list(range(12)), "train_loss": [2.0, 1.5, 1.2, 5, 50, 1e3, 1e4, 1e5, 1e6, 1e6, 1e6, 1e6], "val_loss": [2.0] * 3 + [1e6] * 9}
+    exploded = {
+        "step": list(range(12)),
+        "train_loss": [2.0, 1.5, 1.2, 5, 50, 1e3, 1e4, 1e5, 1e6, 1e6, 1e6, 1e6],
+        "val_loss": [2.0] * 3 + [1e6] * 9,
+    }
     assert diagnose(exploded).label == "diverged"
     lost = {"step": list(range(30)), "train_acc": [0.01, 0.5] + [1.0] * 8 + [0.01] * 20, "test_acc": [0.01] * 30}
     assert diagnose(lost).label == "diverged"
@@ -132,7 +165,9 @@ def test_language_models_by_loss_alone() -> None:
     loss = 4.2 * np.exp(-step / 300) + 1.5
     steady = diagnose({"step": step.tolist(), "train_loss": loss.tolist(), "val_loss": (loss + 0.05).tolist()})
     turning = loss + 0.05 + 0.4 * np.clip((step - 1500) / 3500, 0, None)
-    overfitted = diagnose({"step": step.tolist(), "train_loss": (loss - step / 5001).tolist(), "val_loss": turning.tolist()})
+    overfitted = diagnose(
+        {"step": step.tolist(), "train_loss": (loss - step / 5001).tolist(), "val_loss": turning.tolist()}
+    )
     assert (steady.label, overfitted.label) == ("ordinary learning", "overfitting")
 
 
@@ -148,7 +183,19 @@ def test_json_is_complete_and_parses() -> None:
     fields = json.loads(diagnose(LOGS / "modadd97_tf1l_f30_wd1.csv").to_json())
     assert fields["schema"] == 1
     assert fields["source"]["columns"]["test_acc"] == "heldout_accuracy"
-    assert {"label", "kind", "confidence", "summary", "stop", "clocks", "verdicts", "offers", "events", "cannot_tell", "measure_next"} <= set(fields)
+    assert {
+        "label",
+        "kind",
+        "confidence",
+        "summary",
+        "stop",
+        "clocks",
+        "verdicts",
+        "offers",
+        "events",
+        "cannot_tell",
+        "measure_next",
+    } <= set(fields)
     assert fields["clocks"][0] | {"per_run": [100], "last": 11100} == {
         "name": "T_fit", "of": "train_accuracy", "threshold": 0.99, "sustained": 5, "unit": "step", "value": 100,
         "censored": False, "resolution": 100, "lost_at": None, "per_run": [100], "last": 11100,
@@ -176,14 +223,25 @@ def test_no_torch_is_imported_for_a_log() -> None:
         "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules and 'matplotlib' not in sys.modules\n"
         "print(d.label)"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "grokking\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "grokking\n"
+    )
 
 
 def test_a_diagnosis_reads_as_text_within_its_width() -> None:
     text = str(diagnose(LOGS / "modadd97_tf1l_f30_wd1.csv"))
     assert text.startswith("GROKKING · kind undetermined")
     assert max(len(line) for line in text.splitlines()) <= 88
-    for part in ("Stop now?", "Clocks", "T_gen_0.99 step 1900", "Why", "Ruled out", "Cannot tell", "Measure next", "Read as"):
+    for part in (
+        "Stop now?",
+        "Clocks",
+        "T_gen_0.99 step 1900",
+        "Why",
+        "Ruled out",
+        "Cannot tell",
+        "Measure next",
+        "Read as",
+    ):
         assert part in text
 
 
@@ -198,7 +256,10 @@ def test_diagnose_takes_what_it_says(tmp_path: Path) -> None:
     table = table_of("modadd97_tf2l_muon")
     pandas = pytest.importorskip("pandas")
     trajectory = tc.read_log(LOGS / "modadd97_tf2l_muon.csv")
-    labels = [diagnose(source).label for source in (table, pandas.DataFrame(table), trajectory, str(LOGS / "modadd97_tf2l_muon.csv"))]
+    labels = [
+        diagnose(source).label
+        for source in (table, pandas.DataFrame(table), trajectory, str(LOGS / "modadd97_tf2l_muon.csv"))
+    ]
     assert labels == ["ordinary learning"] * 4
     with pytest.raises(tc.InputError, match="expected a path"):
         diagnose(3)

@@ -23,19 +23,34 @@ def run_with(heldout: np.ndarray[Any, Any]) -> Run:
     return run_of(read_columns({"step": STEP.tolist(), "train_acc": train, "test_acc": heldout.tolist()}))
 
 
-def ladder(native: np.ndarray[Any, Any], train: np.ndarray[Any, Any], heldout: np.ndarray[Any, Any], *, half: float = 0.01) -> Decomposition:
+def ladder(
+    native: np.ndarray[Any, Any], train: np.ndarray[Any, Any], heldout: np.ndarray[Any, Any], *, half: float = 0.01
+) -> Decomposition:
     def interval(value: np.ndarray[Any, Any], wide: float = half) -> np.ndarray[Any, Any]:
         return np.stack([value - wide, value + wide], -1)[None]
 
     return Decomposition(
-        preset="ridge", step=STEP, native=native[None], train_probe=train[None], heldout_probe=heldout[None],
-        calibration_gap=(train - native)[None], train_bias=(heldout - train)[None], native_interval=interval(native),
-        train_probe_interval=interval(train), heldout_probe_interval=interval(heldout), calibration_gap_interval=interval(train - native),
-        train_bias_interval=interval(heldout - train), scored=2000, fitted_on_train=3000, fitted_on_heldout=2000,
-    )  # fmt: skip
+        preset="ridge",
+        step=STEP,
+        native=native[None],
+        train_probe=train[None],
+        heldout_probe=heldout[None],
+        calibration_gap=(train - native)[None],
+        train_bias=(heldout - train)[None],
+        native_interval=interval(native),
+        train_probe_interval=interval(train),
+        heldout_probe_interval=interval(heldout),
+        calibration_gap_interval=interval(train - native),
+        train_bias_interval=interval(heldout - train),
+        scored=2000,
+        fitted_on_train=3000,
+        fitted_on_heldout=2000,
+    )
 
 
-def kind(label: str, native: np.ndarray[Any, Any], train: np.ndarray[Any, Any], heldout: np.ndarray[Any, Any], **options: Any) -> str | None:
+def kind(
+    label: str, native: np.ndarray[Any, Any], train: np.ndarray[Any, Any], heldout: np.ndarray[Any, Any], **options: Any
+) -> str | None:
     return kind_of(label, judge_ladder(ladder(native, train, heldout, **options), {}, run_with(native), 0))
 
 
@@ -101,7 +116,9 @@ def test_noise_alone_is_called_damage_or_progress_in_at_most_one_of_twenty_draws
     alarms = []
     for _ in range(200):
         probe = rng.binomial(2000, 0.3, 12) / 2000
-        verdicts = judge_ladder(ladder(NEVER, probe, probe, half=1.96 * np.sqrt(0.3 * 0.7 / 2000)), {}, run_with(NEVER), 0)
+        verdicts = judge_ladder(
+            ladder(NEVER, probe, probe, half=1.96 * np.sqrt(0.3 * 0.7 / 2000)), {}, run_with(NEVER), 0
+        )
         alarms.append(verdicts["TC202"].holds or verdicts["TC203"].holds)
     assert len(alarms) == 200
     assert sum(alarms) <= 10

@@ -15,18 +15,58 @@ from twoclocks.sources.logs import meaning_of, read_columns, read_log
 from twoclocks.trajectory import Trajectory
 
 NAMES = {
-    "train_loss": "train_loss", "Train Loss": "train_loss", "train/loss": "train_loss", "loss": "train_loss", "trainLoss": "train_loss",
-    "training_loss": "train_loss", "train_nll": "train_loss", "train_cross_entropy": "train_loss", "train_acc": "train_accuracy",
-    "accuracy": "train_accuracy", "acc": "train_accuracy", "train_error": "train_accuracy", "metrics/train_accuracy": "train_accuracy",
-    "val_loss": "heldout_loss", "eval/loss": "heldout_loss", "eval_loss": "heldout_loss", "valid_loss": "heldout_loss",
-    "validation loss": "heldout_loss", "dev_loss": "heldout_loss", "test_mse": "heldout_loss", "held-out loss": "heldout_loss",
-    "heldout_loss": "heldout_loss", "val_ppl": "heldout_loss", "test_acc": "heldout_accuracy", "Val Acc": "heldout_accuracy",
-    "test_error": "heldout_accuracy", "eval_accuracy": "heldout_accuracy", "test_acc_top1": "heldout_accuracy", "test_err": "heldout_accuracy",
-    "_step": "step", "iteration": "step", "global_step": "step", "trainer/global_step": "step", "Step": "step", "iter": "step",
-    "epoch": "epoch", "Epoch": "epoch", "lr": "lr", "learning_rate": "lr", "train/learning_rate": "lr", "weight_norm": "weight_norm",
-    "wn_total": "weight_norm", "beta": None, "train_loss_aux": None, "time": None, "train_test_gap_loss": None, "grad_norm": None,
-    "steps_per_second": None, "test_acc5": None, "loss_scale": None, "eval_runtime": None,
-}  # fmt: skip
+    "train_loss": "train_loss",
+    "Train Loss": "train_loss",
+    "train/loss": "train_loss",
+    "loss": "train_loss",
+    "trainLoss": "train_loss",
+    "training_loss": "train_loss",
+    "train_nll": "train_loss",
+    "train_cross_entropy": "train_loss",
+    "train_acc": "train_accuracy",
+    "accuracy": "train_accuracy",
+    "acc": "train_accuracy",
+    "train_error": "train_accuracy",
+    "metrics/train_accuracy": "train_accuracy",
+    "val_loss": "heldout_loss",
+    "eval/loss": "heldout_loss",
+    "eval_loss": "heldout_loss",
+    "valid_loss": "heldout_loss",
+    "validation loss": "heldout_loss",
+    "dev_loss": "heldout_loss",
+    "test_mse": "heldout_loss",
+    "held-out loss": "heldout_loss",
+    "heldout_loss": "heldout_loss",
+    "val_ppl": "heldout_loss",
+    "test_acc": "heldout_accuracy",
+    "Val Acc": "heldout_accuracy",
+    "test_error": "heldout_accuracy",
+    "eval_accuracy": "heldout_accuracy",
+    "test_acc_top1": "heldout_accuracy",
+    "test_err": "heldout_accuracy",
+    "_step": "step",
+    "iteration": "step",
+    "global_step": "step",
+    "trainer/global_step": "step",
+    "Step": "step",
+    "iter": "step",
+    "epoch": "epoch",
+    "Epoch": "epoch",
+    "lr": "lr",
+    "learning_rate": "lr",
+    "train/learning_rate": "lr",
+    "weight_norm": "weight_norm",
+    "wn_total": "weight_norm",
+    "beta": None,
+    "train_loss_aux": None,
+    "time": None,
+    "train_test_gap_loss": None,
+    "grad_norm": None,
+    "steps_per_second": None,
+    "test_acc5": None,
+    "loss_scale": None,
+    "eval_runtime": None,
+}
 
 
 def csv(path: Path, text: str) -> Path:
@@ -46,11 +86,16 @@ def test_column_names_mean_what_they_say() -> None:
 
 
 def test_errors_percentages_and_perplexities_are_turned_and_said() -> None:
-    log = read_columns({"step": [0, 1], "train_acc": [1.2, 97.0], "test_error": [0.99, 0.25], "val_ppl": [np.e, np.e**2]})
+    log = read_columns(
+        {"step": [0, 1], "train_acc": [1.2, 97.0], "test_error": [0.99, 0.25], "val_ppl": [np.e, np.e**2]}
+    )
     assert_allclose(log.scalars["train_accuracy"].value, [[0.012, 0.97]])
     assert_allclose(log.scalars["heldout_accuracy"].value, [[0.01, 0.75]])
     assert_allclose(log.scalars["heldout_loss"].value, [[1.0, 2.0]])
-    assert len([note for note in log.source.assumed if "percent" in note or "error rate" in note or "perplexity" in note]) == 3
+    assert (
+        len([note for note in log.source.assumed if "percent" in note or "error rate" in note or "perplexity" in note])
+        == 3
+    )
 
 
 def test_a_column_below_one_percent_is_in_percent_where_its_sibling_is() -> None:
@@ -73,7 +118,13 @@ def test_missing_cells_leave_steps_out_of_their_own_column_only() -> None:
 
 def test_nans_that_fill_a_table_are_absent_and_nans_of_a_broken_loss_stay() -> None:
     nan = float("nan")
-    log = read_columns({"step": list(range(9)), "train_loss": [3.0, 2, 1, nan, nan, nan, nan, nan, nan], "val_loss": [3.0, nan, nan] * 3})
+    log = read_columns(
+        {
+            "step": list(range(9)),
+            "train_loss": [3.0, 2, 1, nan, nan, nan, nan, nan, nan],
+            "val_loss": [3.0, nan, nan] * 3,
+        }
+    )
     assert np.isnan(log.scalars["train_loss"].value[0, 3:]).all()
     assert scalar(log, "heldout_loss")[0] == [0, 3, 6]
 
@@ -114,14 +165,25 @@ def test_time_is_the_step_else_the_epoch_else_the_row() -> None:
 
 
 def test_the_plainer_of_two_columns_is_read_and_the_choice_is_said() -> None:
-    log = read_columns({"step": [0, 1], "train_loss_step": [9.0, 9.0], "train_loss": [2.0, 1.0], "val_acc": [0.1, 0.2], "test_acc": [0.3, 0.4]})
+    log = read_columns(
+        {
+            "step": [0, 1],
+            "train_loss_step": [9.0, 9.0],
+            "train_loss": [2.0, 1.0],
+            "val_acc": [0.1, 0.2],
+            "test_acc": [0.3, 0.4],
+        }
+    )
     assert scalar(log, "train_loss")[1] == [2.0, 1.0]
     assert sum("use --map" in note for note in log.source.assumed) == 2
     assert log.source.columns["train_loss"] == "train_loss"
 
 
 def test_map_names_what_the_name_does_not_say() -> None:
-    log = read_columns({"n": [1, 2], "foo": [2.0, 1.0], "bar": [0.1, 0.2]}, {"step": "n", "train_loss": "foo", "heldout_accuracy": "bar"})
+    log = read_columns(
+        {"n": [1, 2], "foo": [2.0, 1.0], "bar": [0.1, 0.2]},
+        {"step": "n", "train_loss": "foo", "heldout_accuracy": "bar"},
+    )
     assert log.source.columns == {"n": "step", "foo": "train_loss", "bar": "heldout_accuracy"}
     with pytest.raises(InputError, match=r"no column 'fo'. Did you mean 'foo'"):
         read_columns({"n": [1, 2], "foo": [2.0, 1.0]}, {"train_loss": "fo"})
@@ -157,9 +219,10 @@ NUMBER = st.one_of(st.none(), st.floats(width=32), st.integers(-5, 50).map(float
 @given(
     columns=st.dictionaries(
         st.sampled_from(["step", "epoch", "loss", "val_loss", "train_acc", "test_error", "seed", "lr", "x"]),
-        st.lists(NUMBER, min_size=6, max_size=6), min_size=1,
+        st.lists(NUMBER, min_size=6, max_size=6),
+        min_size=1,
     )
-)  # fmt: skip
+)
 def test_any_table_of_numbers_is_a_trajectory_or_one_sentence(columns: dict[str, list[float | None]]) -> None:
     try:
         log = read_columns(columns)

@@ -50,6 +50,7 @@ class Net(nn.Module):
         hidden = self.frozen(self.body(x))
         self.calls += 1
         self.mean = 0.9 * self.mean + 0.1 * hidden.detach().mean(0)
+        random_streams()
         return self.fc(hidden)
 
 
@@ -256,9 +257,15 @@ def test_autocast_around_the_loop_is_neither_felt_nor_changed(tmp_path: Path) ->
     assert not torch.is_autocast_enabled("cpu")
 
 
+def spoil(_: nn.Module, args: tuple[Tensor], __: Tensor) -> None:
+    """Write over the input of a layer, as an operation in place may do after it."""
+    args[0].zero_()
+
+
 def test_the_features_are_the_exact_input_of_the_readout_in_pieces_too() -> None:
     model = Net()
     model.fc.register_forward_pre_hook(lambda _module, args: (2.0 * args[0],))
+    model.fc.register_forward_hook(spoil)
     x, y = pair(2051, 2)
     seen = look(model, "fc", [choose_examples("train", (x, y), 4096)])["train"]
     model.eval()

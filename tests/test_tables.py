@@ -26,7 +26,10 @@ def written(path: Path, text: str | bytes) -> Path:
 @given(rows=st.lists(st.tuples(FINITE, FINITE, FINITE), min_size=1, max_size=20))
 def test_every_form_gives_the_same_table(tmp_path: Path, rows: list[tuple[float, float, float]]) -> None:
     names = ["step", "train_loss", "test_acc"]
-    texts = {sep: sep.join(names) + "\n" + "".join(sep.join(map(repr, row)) + "\n" for row in rows) for sep in (",", "\t", ";", "|")}
+    texts = {
+        sep: sep.join(names) + "\n" + "".join(sep.join(map(repr, row)) + "\n" for row in rows)
+        for sep in (",", "\t", ";", "|")
+    }
     texts["lines"] = "".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows)
     texts["list"] = json.dumps([dict(zip(names, row, strict=True)) for row in rows])
     texts["columns"] = json.dumps({name: [row[i] for row in rows] for i, name in enumerate(names)}, indent=1)
@@ -40,11 +43,23 @@ def test_every_form_gives_the_same_table(tmp_path: Path, rows: list[tuple[float,
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("0.5", 0.5), ("1e-3", 1e-3), (" 97.25% ", 97.25), ("1,234,567", 1234567.0), ("inf", math.inf), ("-Infinity", -math.inf),
-        ("tensor(0.25, device='cuda:0')", 0.25), ("None", None), ("", None), ("N/A", None), ("null", None), ("adam", "adam"),
-        (True, 1.0), (3, 3.0), (None, None),
+        ("0.5", 0.5),
+        ("1e-3", 1e-3),
+        (" 97.25% ", 97.25),
+        ("1,234,567", 1234567.0),
+        ("inf", math.inf),
+        ("-Infinity", -math.inf),
+        ("tensor(0.25, device='cuda:0')", 0.25),
+        ("None", None),
+        ("", None),
+        ("N/A", None),
+        ("null", None),
+        ("adam", "adam"),
+        (True, 1.0),
+        (3, 3.0),
+        (None, None),
     ],
-)  # fmt: skip
+)
 def test_cells_are_read_as_what_they_say(text: object, value: object) -> None:
     assert cell_of(text) == value
 
@@ -87,11 +102,17 @@ def test_nested_objects_are_flattened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "is empty"), (b"  \n ", "is empty"), (b"\x89PNG\r\n\x1a\n\x00\x00\x00", "binary"), (b"\x80\x04\x95\x10" * 30, "binary"),
-        (b"1,2\n3,4\n", "no header"), (b"# nothing\n", "only comments"), (b'"just a text"', None), (b"[1, 2, 3]", "not a table"),
-        (b"[{\"a\": 1}", "not valid JSON"),
+        (b"", "is empty"),
+        (b"  \n ", "is empty"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00", "binary"),
+        (b"\x80\x04\x95\x10" * 30, "binary"),
+        (b"1,2\n3,4\n", "no header"),
+        (b"# nothing\n", "only comments"),
+        (b'"just a text"', None),
+        (b"[1, 2, 3]", "not a table"),
+        (b'[{"a": 1}', "not valid JSON"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_table_is_refused_in_one_sentence(tmp_path: Path, content: bytes, says: str | None) -> None:
     path = written(tmp_path / "log.csv", content)
     if says is None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from twoclocks.errors import InputError
 from twoclocks.recipes import modular_addition
-from twoclocks.training.loop import advanced, begun_run, named, set_up, torch_threads, train
+from twoclocks.training.loop import advanced, flat, named, set_up, standing, torch_threads, train
 from twoclocks.training.models import (
     EmbeddingMLP,
     cross_entropy_gradient,
@@ -67,9 +67,10 @@ def plain_loop(recipe: Recipe, steps: int, dtype: torch.dtype) -> tuple[list[flo
     return losses, {name: weight.detach() for name, weight in model.named_parameters()}
 
 
-def structured_loop(recipe: Recipe, steps: int) -> tuple[list[float], dict[str, Tensor]]:
+def structured_loop(recipe: Recipe, steps: int, dtype: torch.dtype) -> tuple[list[float], dict[str, Tensor]]:
     experiment = set_up(recipe, (0,))
-    run, losses = begun_run(0, experiment), []
+    weights = flat(experiment.problem.initial(0)).to(dtype)
+    run, losses = standing(0, 0, weights, zero_moments(weights), experiment), []
     for step in range(steps):
         losses.append(F.cross_entropy(run.logits, experiment.problem.labels["train"]).item())
         run = advanced(run, step + 1, experiment)
@@ -81,7 +82,10 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 
 def assert_step_is_exact(recipe: Recipe) -> None:
-    """One gradient and 50 losses within 1e-5; at step 200 no farther from float64 than 3 times the plain loop."""
+    """The same gradient; the same losses in float64; in float32 no farther from float64 than 3 times the plain loop.
+
+    AdamW amplifies rounding: at lr 3e-3 and full size the plain float32 loop is 2e-4 from float64 within 50 steps.
+    """
     model, pairs = plain_model(recipe, torch.float64), task_of(recipe)
     F.cross_entropy(model(pairs.left, pairs.right), pairs.labels).backward()
     weights = {name: weight.detach().float() for name, weight in model.named_parameters()}
@@ -90,15 +94,20 @@ def assert_step_is_exact(recipe: Recipe) -> None:
         torch.testing.assert_close(gradient[name].double(), parameter.grad, atol=1e-5, rtol=0)
         assert float((gradient[name] - parameter.grad).norm() / parameter.grad.norm()) < 1e-5
     exact_losses, exact = plain_loop(recipe, 200, torch.float64)
+    in_double, _ = structured_loop(recipe, 50, torch.float64)
+    np.testing.assert_allclose(in_double, exact_losses[:50], atol=1e-9)
     plain_losses, plain = plain_loop(recipe, 200, torch.float32)
-    losses, structured = structured_loop(recipe, 200)
-    np.testing.assert_allclose(losses[:50], plain_losses[:50], atol=1e-5)
-    np.testing.assert_allclose(losses[:50], exact_losses[:50], atol=1e-5)
+    losses, structured = structured_loop(recipe, 200, torch.float32)
+    plain_error, error = (np.abs(np.subtract(of, exact_losses)[:51]).max() for of in (plain_losses, losses))
+    assert error <= 3 * plain_error
     assert distance(structured, exact) <= 3 * distance(plain, exact)
 
 
 def test_structured_step_is_the_plain_step() -> None:
-    assert_step_is_exact(modular_addition(p=31, width=32, hidden=64))
+    recipe = modular_addition(p=31, width=32, hidden=64)
+    assert_step_is_exact(recipe)
+    losses, plain_losses = structured_loop(recipe, 50, torch.float32)[0], plain_loop(recipe, 50, torch.float32)[0]
+    np.testing.assert_allclose(losses, plain_losses, atol=1e-5)
 
 
 @pytest.mark.slow

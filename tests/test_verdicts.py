@@ -19,7 +19,11 @@ def sigmoid(centre: float, width: float = 0.15) -> np.ndarray[Any, Any]:
 
 
 def verdicts_of(train: np.ndarray[Any, Any], heldout: np.ndarray[Any, Any]) -> dict[str, Verdict]:
-    table = {"step": STEP.tolist(), "train_acc": (0.01 + 0.99 * train).tolist(), "test_acc": (0.01 + 0.99 * heldout).tolist()}
+    table = {
+        "step": STEP.tolist(),
+        "train_acc": (0.01 + 0.99 * train).tolist(),
+        "test_acc": (0.01 + 0.99 * heldout).tolist(),
+    }
     return judge_curves(run_of(read_columns(table)))
 
 

@@ -23,21 +23,39 @@ def stop_of(label: str, run: Run, verdicts: Mapping[str, Verdict]) -> Stop:
     """Return whether to stop. "yes" only where the run broke, or generalised nearly perfectly, kept it and stands still."""
     moving = verdicts["TC109"].holds
     if label == "diverged" and run.train_broke_at is not None:
-        return Stop("yes", "the loss is not finite; going on from here cannot help, an earlier checkpoint with a lower learning rate can")
+        return Stop(
+            "yes",
+            "the loss is not finite; going on from here cannot help, an earlier checkpoint with a lower learning rate can",
+        )
     if label == "diverged":
-        return Stop("undetermined", "the fit is gone for now; fits lost to a spike have come back, and this log does not say whether this one will")
+        return Stop(
+            "undetermined",
+            "the fit is gone for now; fits lost to a spike have come back, and this log does not say whether this one will",
+        )
     if label == "memorisation":
         if moving:
             return Stop("no", "it has fitted and the held-out measure is still rising")
-        return Stop("undetermined", "it has fitted and not generalised; a run that will grok looks the same until it does, and nothing here rules that out")
+        return Stop(
+            "undetermined",
+            "it has fitted and not generalised; a run that will grok looks the same, and nothing here rules that out",
+        )
     if label == "slow learning":
         return Stop("no", "it is neither fitted nor flat")
     if label == "failure to fit":
-        return Stop("undetermined", "nothing is being learned; that may change after a plateau, and a change of setting is usually the better use of the time")
+        return Stop(
+            "undetermined",
+            "nothing is being learned; that may change after a plateau, though another setting is usually worth more",
+        )
     if label == "overfitting":
-        return Stop("undetermined", f"keep the checkpoint of step {run.best_step:g}; more of the same has made it worse, but a second descent is not ruled out by this log")
+        return Stop(
+            "undetermined",
+            f"keep the checkpoint of step {run.best_step:g}; since then it got worse, but a second descent is not ruled out",
+        )
     if label == "collapse after generalisation":
-        return Stop("undetermined", f"keep the checkpoint of step {run.best_step:g}; what was lost may return, and this log does not say whether it will stay")
+        return Stop(
+            "undetermined",
+            f"keep the checkpoint of step {run.best_step:g}; what was lost may return, and this log does not say whether",
+        )
     if label in ("ordinary learning", "grokking", "epoch-wise double descent"):
         return stop_when_finished(run, verdicts)
     return Stop("undetermined", "the log cannot carry a judgement")
@@ -51,19 +69,33 @@ def stop_when_finished(run: Run, verdicts: Mapping[str, Verdict]) -> Stop:
     if verdicts["TC109"].holds:
         return Stop("no", "the held-out measure is still improving")
     if verdicts["TC109"].outcome is not Outcome.REFUTED or run.generalised_step is None:
-        return Stop("undetermined", "it was improving until lately, or there are too few evaluations to see that it stands still")
+        return Stop(
+            "undetermined",
+            "it was improving until lately, or there are too few evaluations to see that it stands still",
+        )
     since = int((heldout.step >= run.generalised_step).sum())
     span = float(heldout.step[-1]) - run.generalised_step
     settled = since >= at.STANDS_STILL_EVALUATIONS and span >= run.generalised_step - run.first_step
     kept = end_share(heldout) >= at.CLOSE_TO_OWN_BEST * heldout.best
     if run.fit_step is None:
-        return Stop("undetermined", "the held-out measure stands still while the fit is still being made; what the fit will do to it is open")
+        return Stop(
+            "undetermined",
+            "the held-out measure stands still while the fit is still being made; what the fit will do to it is open",
+        )
     if not heldout.is_accuracy:
-        return Stop("undetermined", "the held-out loss stands still, and a loss alone does not say how far from perfect that is")
+        return Stop(
+            "undetermined", "the held-out loss stands still, and a loss alone does not say how far from perfect that is"
+        )
     if heldout.best < at.FINISHED:
-        return Stop("undetermined", f"the held-out measure stands still at {heldout.in_unit(end_share(heldout)):.3g}, short of perfect; this log does not rule out a later rise")
+        return Stop(
+            "undetermined",
+            f"the held-out measure stands still at {heldout.in_unit(end_share(heldout)):.3g}, short of perfect; a later rise is not ruled out",
+        )
     if settled and kept:
-        return Stop("yes", f"it generalised at step {run.generalised_step:g}, has kept it for {since} evaluations and no longer improves")
+        return Stop(
+            "yes",
+            f"it generalised at step {run.generalised_step:g}, has kept it for {since} evaluations and no longer improves",
+        )
     return Stop("undetermined", "it has generalised, but not for long enough to call it settled")
 
 
@@ -73,19 +105,27 @@ def cannot_tell(label: str, run: Run, trajectory: Trajectory) -> tuple[str, ...]
     if not trajectory.snapshots:
         said.append("which part lags, the representation or the readout: no features were recorded")
         if label == "grokking":
-            said.append("whether the late rise is genuine or the repair of a damage done by the recipe: that takes features, step 0 included")
+            said.append(
+                "whether the late rise is genuine or repairs a damage done by the recipe: that takes features from step 0"
+            )
     if label == "memorisation":
-        said.append("whether it would generalise later: a plateau before grokking and memorisation for good look alike in curves")
+        said.append(
+            "whether it would generalise later: a plateau before grokking and memorisation for good look alike in curves"
+        )
     if label == "overfitting":
         said.append("whether a second descent would follow: the log ends before one could be excluded")
     if run.heldout is None:
         said.append("anything about generalisation: no held-out column was found")
     elif not run.heldout.is_accuracy:
-        said.append("how many held-out examples are answered rightly: only a loss was recorded, and it can rise from over-confidence alone")
+        said.append("how many held-out examples are answered rightly: a loss alone can rise from over-confidence")
     if run.heldout is not None and not run.heldout.chance_is_known:
         said.append("the level of the untrained network: the log starts after learning began")
+    if trajectory.runs == 1:
+        said.append("how much of this is the seed: it is one run")
     if "weight_norm" not in trajectory.scalars:
-        said.append("whether the weights grew or shrank meanwhile, the first confounder of a delay: no weight norm was recorded")
+        said.append(
+            "whether the weights grew or shrank meanwhile, the first confounder of a delay: no weight norm was recorded"
+        )
     return tuple(said)
 
 
@@ -93,7 +133,9 @@ def measure_next(label: str, run: Run, trajectory: Trajectory) -> tuple[str, ...
     """Return what to record so that more can be said, the most telling first."""
     wanted = []
     if not trajectory.snapshots:
-        wanted.append("features before the readout on fixed training and held-out examples, from step 0 on (tc.Recorder does it in three lines)")
+        wanted.append(
+            "features before the readout on fixed examples of both splits, from step 0 on (tc.Recorder: three lines)"
+        )
     if run.heldout is None:
         wanted.append("held-out accuracy at the same steps as the training loss")
     elif len(run.heldout.step) < 30:

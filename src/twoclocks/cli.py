@@ -36,7 +36,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 @app.command(epilog="Example: twoclocks run modular-addition --set weight_decay=0.5 --seeds 3 --out runs/wd05")
 def run(
     recipe: Annotated[str, typer.Argument(help="A recipe; `twoclocks recipes` lists them.")],
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Train this many runs, with seeds 0, 1, ….")] = 1,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run folder; runs/RECIPE if not given.")] = None,
     json: Json = False,
@@ -62,10 +64,15 @@ def run(
 def diagnose(
     path: Annotated[Path, typer.Argument(help="A run folder, or a log: CSV, TSV, JSON lines.")],
     columns: Annotated[
-        list[str] | None, typer.Option("--map", metavar="CANONICAL=COLUMN", help=f"Name a column; canonical: {', '.join(CANONICAL)}.")
+        list[str] | None,
+        typer.Option("--map", metavar="CANONICAL=COLUMN", help=f"Name a column; canonical: {', '.join(CANONICAL)}."),
     ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the self-contained page to this file.")] = None,
-    fail_on: Annotated[list[str] | None, typer.Option("--fail-on", metavar="LABEL", help="Exit with code 1 on this label; repeatable.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the self-contained page to this file.")
+    ] = None,
+    fail_on: Annotated[
+        list[str] | None, typer.Option("--fail-on", metavar="LABEL", help="Exit with code 1 on this label; repeatable.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Diagnose a run folder or a log."""
@@ -86,7 +93,9 @@ def diagnose(
 @app.command(epilog="Example: twoclocks report runs/modular-addition --out page.html")
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder or a log.")],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write; RUN/analysis/report.html if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write; RUN/analysis/report.html if not given.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write the self-contained page of a run."""
@@ -126,7 +135,9 @@ def main() -> NoReturn:
         typer.echo(f"twoclocks: {refused}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("twoclocks: interrupted; what was recorded is kept, and the same command goes on from there", err=True)
+        typer.echo(
+            "twoclocks: interrupted; what was recorded is kept, and the same command goes on from there", err=True
+        )
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -137,7 +148,11 @@ def main() -> NoReturn:
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     """Return what a recipe says of itself: name, title, source, expected outcome, cost and settings."""
     expected = recipe.expected
-    said = "not known for these settings" if expected is None else f"{expected.label}" + (f" ({expected.kind})" if expected.kind else "")
+    said = (
+        "not known for these settings"
+        if expected is None
+        else f"{expected.label}" + (f" ({expected.kind})" if expected.kind else "")
+    )
     clocks = {} if expected is None else expected.clocks
     said += "".join(f", {clock} at step {low} to {high}" for clock, (low, high) in clocks.items())
     return {
@@ -154,7 +169,10 @@ def pairs(given: list[str], option: str) -> dict[str, str]:
     """Return KEY=VALUE arguments as a dict."""
     for text in given:
         if "=" not in text or text.startswith("="):
-            raise InputError(f"{option} takes KEY=VALUE, got {text!r}; write for example {option} " + ("step=iteration" if option == "--map" else "lr=0.001"))
+            raise InputError(
+                f"{option} takes KEY=VALUE, got {text!r}; write for example {option} "
+                + ("step=iteration" if option == "--map" else "lr=0.001")
+            )
     return {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in given)}
 
 
@@ -189,9 +207,24 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None)
         yield lambda step, steps: bar.update(task, completed=step, total=steps)

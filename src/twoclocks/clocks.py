@@ -86,7 +86,9 @@ def hitting_time(
     return HittingTime(
         values=tuple(None if i is None else step_at(series.step, i) for i in found),
         resolutions=tuple(None if not i else step_at(series.step, i) - step_at(series.step, i - 1) for i in found),
-        losts=tuple(None if i is None else lost_after(series.step, row, i, sustained) for row, i in zip(met, found, strict=True)),
+        losts=tuple(
+            None if i is None else lost_after(series.step, row, i, sustained) for row, i in zip(met, found, strict=True)
+        ),
         sustained=sustained,
         last=step_at(series.step, len(series.step) - 1),
     )

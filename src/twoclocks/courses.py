@@ -210,7 +210,7 @@ def deepest_dip(course: Course) -> Dip | None:
     spanned = course.at[first : second + 1][low]
     count = int(spanned.max() - spanned.min() + 1)
     shares, steps = smooth[[first, trough, second]].tolist(), step[[first, trough, second]].tolist()
-    return Dip(*shares, *steps, evaluations=count)
+    return Dip(*shares, *steps, count)
 
 
 def trend_at_end(course: Course, since: float = 0.5) -> Trend:

@@ -154,7 +154,7 @@ def split_heldout(labels: Tensor, seed: int) -> Halves:
     if len(fitted) >= LEAST_A_CLASS * len(torch.unique(labels)):
         return Halves(scored, [(fitted, scored)])
     everything = torch.arange(len(labels))
-    folds = stratified_parts(labels, FOLDS, generator)
+    folds = [fold for fold in stratified_parts(labels, FOLDS, generator) if bool(torch.isin(fold, scored).any())]
     rest = [everything[~torch.isin(everything, fold)] for fold in folds]
     return Halves(scored, [(fit, fold[torch.isin(fold, scored)]) for fit, fold in zip(rest, folds, strict=True)])
 

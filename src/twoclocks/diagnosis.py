@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def judge(evidence: Evidence) -> Diagnosis:
         clocks=clocks,
         verdicts=tuple(verdicts.values()),
         offers=offers_of(evidence, judged[shown], shown),
-        events=(*trajectory.events, *events_of(clocks, trajectory)),
+        events=condensed([*trajectory.events, *events_of(clocks, trajectory)]),
         cannot_tell=cannot_tell(label.name, run, trajectory),
         measure_next=measure_next(label.name, run, trajectory),
         runs=trajectory.runs,
@@ -156,7 +157,11 @@ def judge_run(evidence: Evidence, run: Run, r: int) -> dict[str, Verdict]:
 def overturned_by(label: Label, kind: str | None, verdicts: Mapping[str, Verdict]) -> str:
     """Return what would overturn the label and, where the ladder gave it a kind, what would overturn that."""
     deciding = {"genuine": "TC203", "spurious": "TC203", "representation improving": "TC202", "no progress": "TC202"}
-    return label.overturned_by if kind not in deciding else f"{label.overturned_by}; the kind: {verdicts[deciding[kind]].overturned_by}"
+    return (
+        label.overturned_by
+        if kind not in deciding
+        else f"{label.overturned_by}; the kind: {verdicts[deciding[kind]].overturned_by}"
+    )
 
 
 def common_kind(kinds: Sequence[str | None]) -> str | None:
@@ -176,7 +181,10 @@ def offers_of(evidence: Evidence, verdicts: Mapping[str, Verdict], r: int) -> tu
 
 def clocks_of(trajectory: Trajectory) -> tuple[Clock, ...]:
     """Return T_fit where training accuracy was recorded, and the T_gen where held-out accuracy was."""
-    wanted = [("T_fit", "train_accuracy", at.FIT), *((f"T_gen_{alpha:g}", "heldout_accuracy", alpha) for alpha in at.GENERALISED_AT)]
+    wanted = [
+        ("T_fit", "train_accuracy", at.FIT),
+        *((f"T_gen_{alpha:g}", "heldout_accuracy", alpha) for alpha in at.GENERALISED_AT),
+    ]
     clocks = []
     for name, of, threshold in wanted:
         series = trajectory.scalars.get(of)
@@ -184,7 +192,19 @@ def clocks_of(trajectory: Trajectory) -> tuple[Clock, ...]:
             continue
         t = reported_time(series, above=threshold)
         clocks.append(
-            Clock(name, of, threshold, t.sustained, trajectory.source.time, t.value, t.censored, t.resolution, t.lost_at, t.last, t.values)
+            Clock(
+                name,
+                of,
+                threshold,
+                t.sustained,
+                trajectory.source.time,
+                t.value,
+                t.censored,
+                t.resolution,
+                t.lost_at,
+                t.last,
+                t.values,
+            )
         )
     return tuple(clocks)
 
@@ -197,7 +217,10 @@ def descent_of(label: str, run: Run) -> Mapping[str, Any] | None:
 
     def point(share: float, step: float) -> dict[str, float]:
         value = heldout.in_unit(share)
-        return {"step": int(step) if step == int(step) else step, "value": 1.0 - value if heldout.is_accuracy else value}
+        return {
+            "step": int(step) if step == int(step) else step,
+            "value": 1.0 - value if heldout.is_accuracy else value,
+        }
 
     return {
         "of": "heldout_error" if heldout.is_accuracy else "heldout_loss",
@@ -209,9 +232,31 @@ def descent_of(label: str, run: Run) -> Mapping[str, Any] | None:
 
 def events_of(clocks: Sequence[Clock], trajectory: Trajectory) -> list[Event]:
     """Return what happened on the way: clocks lost again, values that were not finite."""
-    events = [Event(int(c.lost_at), f"{c.name} (reached at {c.value}) was lost again") for c in clocks if c.lost_at is not None]
+    events = [
+        Event(int(c.lost_at), f"{c.name} (reached at {c.value}) was lost again")
+        for c in clocks
+        if c.lost_at is not None
+    ]
     for name, series in trajectory.scalars.items():
         broken = np.flatnonzero(~np.isfinite(series.value).reshape(series.runs, len(series.step), -1).all(axis=(0, 2)))
         if len(broken):
-            events.append(Event(int(series.step[broken[0]]), f"{name} is not finite at {len(broken)} of {len(series.step)} evaluations"))
-    return sorted(events, key=lambda event: -1 if event.step is None else event.step)
+            events.append(
+                Event(
+                    int(series.step[broken[0]]),
+                    f"{name} is not finite at {len(broken)} of {len(series.step)} evaluations",
+                )
+            )
+    return events
+
+
+def condensed(events: Sequence[Event]) -> tuple[Event, ...]:
+    """Return the events in order of step, those that differ in nothing but numbers told once, with how many there were."""
+    alike: dict[str, list[Event]] = {}
+    for event in sorted(events, key=lambda event: -1 if event.step is None else event.step):
+        alike.setdefault(re.sub(r"\d[\d.,]*", "#", event.what), []).append(event)
+    return tuple(
+        same[0]
+        if len(same) == 1
+        else Event(same[0].step, f"{same[0].what} (and {len(same) - 1} more like it, the last at step {same[-1].step})")
+        for same in alike.values()
+    )

@@ -37,7 +37,9 @@ def examine(trajectory: Trajectory) -> Evidence:
 
     ladder = decompose(trajectory)
     moments = telling_moments(trajectory, ladder)
-    presets = {name: decompose(trajectory, preset=name, steps=moments) for name in ("paper", "logistic")} if moments else {}
+    presets = (
+        {name: decompose(trajectory, preset=name, steps=moments) for name in ("paper", "logistic")} if moments else {}
+    )
     return Evidence(trajectory, ladder, presets, ranks_of(trajectory))
 
 

@@ -31,19 +31,39 @@ def label_of(run: Run, verdicts: Mapping[str, Verdict]) -> Label:
     late, descended, worse, lost = (verdicts[code].holds for code in ("TC104", "TC105", "TC106", "TC107"))
     moving = may_be_moving(verdicts["TC108"]) or may_be_moving(verdicts["TC109"])
     if broke and (run.train_broke_at is not None or not generalised):
-        return Label("diverged", "high" if run.train_broke_at is not None else "medium", verdicts["TC101"].overturned_by)
+        return Label(
+            "diverged", "high" if run.train_broke_at is not None else "medium", verdicts["TC101"].overturned_by
+        )
     if run.heldout is None:
-        stuck = run.train is not None and not fitted and not moving and run.train.best < at.WELL_ABOVE_CHANCE and len(run.train.step) >= at.FEWEST_EVALUATIONS
-        return Label("failure to fit", "low", "a held-out column") if stuck else Label("undetermined", "high", "a held-out column")
+        stuck = (
+            run.train is not None
+            and not fitted
+            and not moving
+            and run.train.best < at.WELL_ABOVE_CHANCE
+            and len(run.train.step) >= at.FEWEST_EVALUATIONS
+        )
+        return (
+            Label("failure to fit", "low", "a held-out column")
+            if stuck
+            else Label("undetermined", "high", "a held-out column")
+        )
     if len(run.heldout.step) < at.FEWEST_EVALUATIONS:
         return Label("undetermined", "high", f"at least {at.FEWEST_EVALUATIONS} evaluations")
     if not generalised:
         return label_without_generalisation(run, fitted, moving, verdicts)
     learning = run.train is not None and not fitted and end_share(run.train) > at.CLOSE_TO_BEST * run.train.best
     if descended:
-        return Label("epoch-wise double descent", sureness(verdicts["TC105"], at.DIP_RECOVERED, 2.0), verdicts["TC105"].overturned_by)
+        return Label(
+            "epoch-wise double descent",
+            sureness(verdicts["TC105"], at.DIP_RECOVERED, 2.0),
+            verdicts["TC105"].overturned_by,
+        )
     if lost and not learning:
-        return Label("collapse after generalisation", sureness(verdicts["TC107"], at.LOST_OFTEN, 1.5), verdicts["TC107"].overturned_by)
+        return Label(
+            "collapse after generalisation",
+            sureness(verdicts["TC107"], at.LOST_OFTEN, 1.5),
+            verdicts["TC107"].overturned_by,
+        )
     if worse:
         return Label("overfitting", sureness(verdicts["TC106"], at.WORSE, 2.0), verdicts["TC106"].overturned_by)
     if late:
@@ -57,10 +77,18 @@ def label_without_generalisation(run: Run, fitted: bool, moving: bool, verdicts:
         return Label("undetermined", "high", "a training column")
     if fitted:
         rising = verdicts["TC109"].holds
-        return Label("memorisation", "medium" if rising else "high", "a longer log: memorisation is what every run looks like before it groks")
+        return Label(
+            "memorisation",
+            "medium" if rising else "high",
+            "a longer log: memorisation is what every run looks like before it groks",
+        )
     if moving:
         return Label("slow learning", "medium", "a longer log in which it fits, or stands still")
-    return Label("failure to fit", "high" if run.train.best < at.WELL_ABOVE_CHANCE else "medium", "a longer log in which the training loss falls")
+    return Label(
+        "failure to fit",
+        "high" if run.train.best < at.WELL_ABOVE_CHANCE else "medium",
+        "a longer log in which the training loss falls",
+    )
 
 
 def may_be_moving(movement: Verdict) -> bool:
@@ -78,18 +106,28 @@ def label_of_learning(run: Run, fitted: bool, moving: bool, verdicts: Mapping[st
     if run.train is not None and not fitted and run.train.is_accuracy and run.train.best < at.WELL_ABOVE_CHANCE:
         return Label("slow learning" if moving else "failure to fit", "medium", "a longer log")
     if run.train is None:
-        sudden = (heldout.step_past(at.CLOSE_TO_BEST * heldout.best) or 0) < 2 * (heldout.step_past(0.5 * heldout.best) or 0)
+        sudden = (heldout.step_past(at.CLOSE_TO_BEST * heldout.best) or 0) < 2 * (
+            heldout.step_past(0.5 * heldout.best) or 0
+        )
         if sudden and heldout.step_past(0.5 * heldout.best) not in (None, run.first_step):
-            return Label("undetermined", "medium", "a training column: a late jump is grokking only if the fit came first")
+            return Label(
+                "undetermined", "medium", "a training column: a late jump is grokking only if the fit came first"
+            )
         return Label("ordinary learning", "low", "a training column")
     delay = verdicts["TC104"]
-    maybe_late = delay.interval is not None and delay.interval[1] >= at.DELAY and (run.heldout_at_fit or 1.0) < at.MAIN_RISE_AFTER_FIT
+    maybe_late = (
+        delay.interval is not None
+        and delay.interval[1] >= at.DELAY
+        and (run.heldout_at_fit or 1.0) < at.MAIN_RISE_AFTER_FIT
+    )
     confidence = "low" if maybe_late else "high" if len(heldout.step) >= 30 and fitted else "medium"
-    return Label("ordinary learning", confidence, "evaluations closer together around the fit, showing a plateau before the rise")
+    return Label(
+        "ordinary learning", confidence, "evaluations closer together around the fit, showing a plateau before the rise"
+    )
 
 
 def sureness(verdict: Verdict, threshold: float, factor: float) -> str:
-    """Return how sure a label is: high where its whole interval is past the threshold by a factor, low where it straddles it."""
+    """Return how sure a label is: high where its whole interval is past the threshold by a factor, low where not past it."""
     if verdict.interval is None or verdict.n < 10:
         return "medium"
     low = verdict.interval[0]

@@ -64,7 +64,12 @@ def rungs_of(ladder: Decomposition, run: Run, r: int) -> Rungs:
 def judge_ladder(ladder: Decomposition, presets: Mapping[str, Decomposition], run: Run, r: int) -> dict[str, Verdict]:
     """Return every verdict that the ladder of run r allows, by code."""
     rungs = rungs_of(ladder, run, r)
-    verdicts = (judge_lead(rungs, presets, r), judge_progress(rungs), judge_damage(rungs, run), judge_refit(rungs, presets, r))
+    verdicts = (
+        judge_lead(rungs, presets, r),
+        judge_progress(rungs),
+        judge_damage(rungs, run),
+        judge_refit(rungs, presets, r),
+    )
     return {verdict.code: verdict for verdict in verdicts}
 
 
@@ -94,7 +99,19 @@ def judge_lead(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> Ve
     ]
     outcome = Outcome.REFUTED if not shown else Outcome.UNDETERMINED if against else Outcome.SUPPORTED
     interval = (float(lead[place] - error[place]), float(lead[place] + error[place]))
-    return Verdict(code, claim, outcome, what, float(lead[place]), interval, rungs.scored, "held-out examples", thresholds, tuple(evidence), "a probe preset under which the lead vanishes")
+    return Verdict(
+        code,
+        claim,
+        outcome,
+        what,
+        float(lead[place]),
+        interval,
+        rungs.scored,
+        "held-out examples",
+        thresholds,
+        tuple(evidence),
+        "a probe preset under which the lead vanishes",
+    )
 
 
 def judge_progress(rungs: Rungs) -> Verdict:
@@ -117,9 +134,30 @@ def judge_progress(rungs: Rungs) -> Verdict:
         )
     name, (gain, error) = max(gains.items(), key=lambda item: item[1][0])
     steps = rungs.step[rungs.plateau]
-    evidence = tuple(f"{probe}: {value:+.3f} ± {wide:.3f} from step {steps[0]:g} to {steps[-1]:g}" for probe, (value, wide) in gains.items())
-    outcome = Outcome.SUPPORTED if gain - error > 0 and gain >= at.RISE else Outcome.REFUTED if gain - error < at.RISE else Outcome.UNDETERMINED
-    return Verdict(code, claim, outcome, f"{what} ({name})", gain, (gain - error, gain + error), rungs.scored, "held-out examples", {"accuracy": at.RISE}, evidence, "a longer plateau")
+    evidence = tuple(
+        f"{probe}: {value:+.3f} ± {wide:.3f} from step {steps[0]:g} to {steps[-1]:g}"
+        for probe, (value, wide) in gains.items()
+    )
+    outcome = (
+        Outcome.SUPPORTED
+        if gain - error > 0 and gain >= at.RISE
+        else Outcome.REFUTED
+        if gain - error < at.RISE
+        else Outcome.UNDETERMINED
+    )
+    return Verdict(
+        code,
+        claim,
+        outcome,
+        f"{what} ({name})",
+        gain,
+        (gain - error, gain + error),
+        rungs.scored,
+        "held-out examples",
+        {"accuracy": at.RISE},
+        evidence,
+        "a longer plateau",
+    )
 
 
 def judge_damage(rungs: Rungs, run: Run) -> Verdict:
@@ -133,15 +171,25 @@ def judge_damage(rungs: Rungs, run: Run) -> Verdict:
     before = before_rise(rungs, run)
     if int(before.sum()) < FEWEST_SNAPSHOTS:
         return too_few(code, claim, what, int(before.sum()))
-    falls = {name: deepest_fall(rungs.step[before], values[before], intervals[before]) for name, values, intervals in named_probes(rungs)}
+    falls = {
+        name: deepest_fall(rungs.step[before], values[before], intervals[before])
+        for name, values, intervals in named_probes(rungs)
+    }
     name, (fall, error, *_) = max(falls.items(), key=lambda item: item[1][0])
     evidence = [f"{probe}: fell by {f:.3f} ± {e:.3f} from step {a:g} to {b:g}" for probe, (f, e, a, b) in falls.items()]
     if rungs.step[0] != 0:
         evidence.append(f"step 0 was not recorded; the first snapshot is step {rungs.step[0]:g}")
-    outcome = Outcome.SUPPORTED if fall - error > 0 and fall >= at.RISE else Outcome.REFUTED if rungs.step[0] == 0 else Outcome.UNDETERMINED
+    outcome = (
+        Outcome.SUPPORTED
+        if fall - error > 0 and fall >= at.RISE
+        else Outcome.REFUTED
+        if rungs.step[0] == 0
+        else Outcome.UNDETERMINED
+    )
     return Verdict(
         code, claim, outcome, f"{what} ({name})", fall, (fall - error, fall + error), rungs.scored, "held-out examples",
-        {"accuracy": at.RISE}, tuple(evidence), "a control with another init scale in which probes fall where these did not, or do not fall where these did",
+        {"accuracy": at.RISE}, tuple(evidence), 
+        "a control with another init scale in which probes fall where these did not, or do not fall where these did",
     )  # fmt: skip
 
 
@@ -151,13 +199,22 @@ def judge_refit(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> V
     gap, interval = float(rungs.calibration_gap[-1]), rungs.calibration_gap_interval[-1]
     last = rungs.step[-1]
     others = {name: float(o.calibration_gap_interval[r, -1, 0]) for name, o in presets.items() if o.step[-1] == last}
-    evidence = [f"at step {last:g}: train-fit probe {rungs.train_probe[-1]:.3f}, native {rungs.native[-1]:.3f} ({rungs.preset})"]
+    evidence = [
+        f"at step {last:g}: train-fit probe {rungs.train_probe[-1]:.3f}, native {rungs.native[-1]:.3f} ({rungs.preset})"
+    ]
     evidence += [f"lower bound with the {name} probe: {low:+.3f}" for name, low in others.items()]
     enough = interval[0] > 0 and gap >= at.RISE
-    outcome = Outcome.SUPPORTED if enough and all(low > 0 for low in others.values()) else Outcome.UNDETERMINED if enough else Outcome.REFUTED
+    outcome = (
+        Outcome.SUPPORTED
+        if enough and all(low > 0 for low in others.values())
+        else Outcome.UNDETERMINED
+        if enough
+        else Outcome.REFUTED
+    )
     return Verdict(
         "TC204", claim, outcome, "train-fit probe − native accuracy at the end", gap, (float(interval[0]), float(interval[1])),
-        rungs.scored, "held-out examples", {"accuracy": at.RISE}, tuple(evidence), "a probe preset under which the gap vanishes",
+        rungs.scored, "held-out examples", {"accuracy": at.RISE}, tuple(evidence),
+        "a probe preset under which the gap vanishes",
     )  # fmt: skip
 
 
@@ -177,7 +234,13 @@ def kind_of(label: str, verdicts: Mapping[str, Verdict]) -> str | None:
         return "genuine" if undamaged and (verdicts["TC201"].holds or verdicts["TC202"].holds) else "undetermined"
     if label == "memorisation" and known:
         progress = verdicts["TC202"]
-        return "representation improving" if progress.holds else "no progress" if progress.outcome is Outcome.REFUTED else None
+        return (
+            "representation improving"
+            if progress.holds
+            else "no progress"
+            if progress.outcome is Outcome.REFUTED
+            else None
+        )
     return None
 
 
@@ -218,10 +281,30 @@ def named_probes(rungs: Rungs) -> tuple[tuple[str, Float, Float], ...]:
 def half_width(*intervals: Float) -> Float:
     """Return the half width of the interval of a difference, from the intervals of its two sides taken as independent."""
     widths = [(interval[..., 1] - interval[..., 0]) / 2 for interval in intervals]
-    return np.asarray(np.sqrt(sum(width**2 for width in widths)))
+    half: Float = np.sqrt(np.sum(np.square(widths), axis=0))
+    return half
 
 
 def too_few(code: str, claim: str, what: str, count: int) -> Verdict:
-    """Return the verdict where a trend over three snapshots cannot be read."""
+    """Return the verdict where a trend over three snapshots cannot be read, or there is no plateau to read it on."""
+    if count == 0:
+        return Verdict(
+            code,
+            claim,
+            Outcome.NOT_APPLICABLE,
+            what,
+            evidence=("no snapshot lies between the fit and the held-out rise",),
+        )
     evidence = (f"{count} snapshots lie in the window, and a trend takes {FEWEST_SNAPSHOTS}",)
-    return Verdict(code, claim, Outcome.UNDETERMINED, what, None, None, count, "snapshots", evidence=evidence, overturned_by="snapshots closer together after the fit")
+    return Verdict(
+        code,
+        claim,
+        Outcome.UNDETERMINED,
+        what,
+        None,
+        None,
+        count,
+        "snapshots",
+        evidence=evidence,
+        overturned_by="snapshots closer together after the fit",
+    )

@@ -22,10 +22,17 @@ def as_text(diagnosis: Mapping[str, Any], *, width: int = 88, colour: bool = Fal
     width = max(48, width)
     blocks = [
         heading(diagnosis, width, paint),
-        section("Stop now?", [f"{paint('bold', diagnosis['stop']['answer'])}: {diagnosis['stop']['why']}"], width, paint),
+        section(
+            "Stop now?", [f"{paint('bold', diagnosis['stop']['answer'])}: {diagnosis['stop']['why']}"], width, paint
+        ),
         section("Clocks", [clock_line(clock) for clock in diagnosis["clocks"]], width, paint),
         section("Why", verdict_lines(diagnosis["verdicts"], ("SUPPORTED", "UNDETERMINED"), paint), width, paint),
-        section("Ruled out", [f"{v['claim']} [{v['code']}]" for v in diagnosis["verdicts"] if v["outcome"] == "REFUTED"], width, paint),
+        section(
+            "Ruled out",
+            [f"{v['claim']} [{v['code']}]" for v in diagnosis["verdicts"] if v["outcome"] == "REFUTED"],
+            width,
+            paint,
+        ),
         section("Overturned by", [diagnosis["overturned_by"]] if diagnosis["overturned_by"] else [], width, paint),
         section("You could", [offer_line(offer) for offer in diagnosis["offers"]], width, paint),
         section("Events", event_lines(diagnosis["events"]), width, paint),
@@ -71,7 +78,8 @@ def clock_line(clock: Mapping[str, Any]) -> str:
 def verdict_lines(verdicts: Sequence[Mapping[str, Any]], outcomes: Sequence[str], paint: Paint) -> list[str]:
     """Return the verdicts of some outcomes: claim, outcome, effect with interval and n, evidence."""
     return [
-        f"{paint(MARKS[v['outcome']], MARKS[v['outcome']])}: {v['claim']} — {'; '.join([*effect_words(v), *v['evidence']])} [{v['code']}]"
+        f"{paint(MARKS[v['outcome']], MARKS[v['outcome']])}: {v['claim']} — "
+        f"{'; '.join([*effect_words(v), *v['evidence']])} [{v['code']}]"
         for v in verdicts
         if v["outcome"] in outcomes
     ]
@@ -97,14 +105,22 @@ def offer_line(offer: Mapping[str, Any]) -> str:
 
 def event_lines(events: Sequence[Mapping[str, Any]], most: int = 6) -> list[str]:
     """Return the events, the first few of many."""
-    lines = [event["what"] if event["step"] is None else f"step {event['step']}: {event['what']}" for event in events[:most]]
+    lines = [
+        event["what"] if event["step"] is None else f"step {event['step']}: {event['what']}" for event in events[:most]
+    ]
     return lines + ([f"and {len(events) - most} more"] if len(events) > most else [])
 
 
 def source_lines(source: Mapping[str, Any]) -> list[str]:
     """Return what was read, and what was assumed in reading it."""
-    columns = ", ".join(f"{name} → {canonical}" if name != canonical else name for name, canonical in source["columns"].items())
-    return [f"{source['path']} ({source['rows']} {'rows' if source['kind'] == 'log' else 'records'})", *([columns] if columns else []), *source["assumed"]]
+    columns = ", ".join(
+        f"{name} → {canonical}" if name != canonical else name for name, canonical in source["columns"].items()
+    )
+    return [
+        f"{source['path']} ({source['rows']} {'rows' if source['kind'] == 'log' else 'records'})",
+        *([columns] if columns else []),
+        *source["assumed"],
+    ]
 
 
 def wrapped(text: str, width: int, margin: str) -> str:
@@ -121,5 +137,3 @@ def wrapped(text: str, width: int, margin: str) -> str:
 def painted(style: str, text: str) -> str:
     """Return text in an ANSI style."""
     return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if style in STYLES else text
-
-

@@ -13,10 +13,14 @@ GENERALISED_AT: Final = (0.9, 0.99)  # held-out accuracies whose times are repor
 FEWEST_EVALUATIONS: Final = 5  # with fewer, no trend over three evaluations can be followed by anything
 
 # Did it fit, did it generalise
-NEARLY_FITTED: Final = 0.9  # a training share that counts as fitted where FIT is never reached (augmentation, label noise)
+NEARLY_FITTED: Final = (
+    0.9  # a training share that counts as fitted where FIT is never reached (augmentation, label noise)
+)
 CLOSE_TO_OWN_BEST: Final = 0.97  # ... from the moment it comes so close to its best
 WELL_ABOVE_CHANCE: Final = 0.5  # best held-out share of a run that generalised: nearer to perfection than to chance
-FOLLOWING: Final = 0.6  # held-out share ÷ training share on the way up, from which held-out examples were learned along with
+FOLLOWING: Final = (
+    0.6  # held-out share ÷ training share on the way up, from which held-out examples were learned along with
+)
 FOLLOWED_AT_LEAST: Final = 0.2  # such a run generalised from this best share on (hard tasks stay far from perfect)
 LOSS_FELL: Final = 0.1  # share by which a training loss must fall to count as learned, where losses are all there is
 LOSS_WELL_BELOW_START: Final = 0.3  # best held-out share of a loss: its zero cannot be reached on most tasks
@@ -32,7 +36,9 @@ DIP: Final = 0.02  # of the best: a fall and a rise smaller than this are not to
 DIP_EVALUATIONS: Final = 4  # a dip lasts longer than a trend needs (three evaluations)
 DIP_NOISE: Final = 4.0  # ... and stands out from the evaluation noise by this factor
 DIP_FIRST: Final = 0.6  # of the best: the first peak of a double descent is a generalising network, not an early wobble
-NEARLY_PERFECT: Final = 0.95  # share from which a later dip is an instability, where no training curve says when the fit was
+NEARLY_PERFECT: Final = (
+    0.95  # share from which a later dip is an instability, where no training curve says when the fit was
+)
 DIP_RECOVERED: Final = 0.2  # of the fall that is made good again: "clearly better"
 WORSE: Final = 0.03  # of the best: a final loss of this much is "gets worse and does not come back"
 LOST: Final = 0.6  # of the best: below it, what was generalised counts as lost at that evaluation
@@ -41,7 +47,9 @@ LOST_FOR_GOOD: Final = 0.8  # of the best: a final level below it counts as lost
 
 # Did it break
 EXPLODED: Final = 3.0  # final training loss ÷ first training loss
-EXPLODED_HELDOUT: Final = 100.0  # the same where only a held-out loss exists, which over-confidence alone multiplies by tens
+EXPLODED_HELDOUT: Final = (
+    100.0  # the same where only a held-out loss exists, which over-confidence alone multiplies by tens
+)
 FIT_LOST: Final = 0.5  # of the best training share: a final level below it is a fit lost
 
 # Is it still moving

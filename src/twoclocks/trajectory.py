@@ -38,8 +38,8 @@ CANONICAL_UNITS: Mapping[str, str] = MappingProxyType(
 class Series:
     """One quantity over training: `value[r, t, ...]` seen at `step[t]`, with its unit.
 
-    Steps increase strictly; they are whole numbers unless the only time a log has is a fractional epoch. A moment that was not recorded is absent; a value that *was* recorded as NaN or
-    infinite stays so, because a NaN loss is an observation.
+    Steps increase strictly; they are whole numbers unless the only time a log has is a fractional epoch. A moment that was
+    not recorded is absent; a value that *was* recorded as NaN or infinite stays so, because a NaN loss is an observation.
     """
 
     name: str
@@ -142,7 +142,11 @@ class Trajectory:
 
         frames = [
             pd.DataFrame(
-                {"run": np.repeat(np.arange(s.runs), len(s.step)), "step": np.tile(s.step, s.runs), name: s.value.ravel()}
+                {
+                    "run": np.repeat(np.arange(s.runs), len(s.step)),
+                    "step": np.tile(s.step, s.runs),
+                    name: s.value.ravel(),
+                }
             ).set_index(["run", "step"])
             for name, s in self.scalars.items()
             if s.value.ndim == 2

@@ -58,7 +58,19 @@ def judge_divergence(run: Run) -> Verdict:
     n = 0 if run.train is None else len(run.train.step)
     if run.train_broke_at is not None:
         evidence = f"the loss is NaN or infinite from step {run.train_broke_at:g} to the end"
-        return Verdict("TC101", claim, Outcome.SUPPORTED, "last training loss ÷ first", None, None, n, "evaluations", thresholds, (evidence,), "a finite loss after that step")
+        return Verdict(
+            "TC101",
+            claim,
+            Outcome.SUPPORTED,
+            "last training loss ÷ first",
+            None,
+            None,
+            n,
+            "evaluations",
+            thresholds,
+            (evidence,),
+            "a finite loss after that step",
+        )
     growth, kept = run.exploded_by, None if run.train is None else end_share(run.train) / max(run.train.best, 1e-9)
     most = at.EXPLODED if run.train is not None else at.EXPLODED_HELDOUT
     exploded = growth is not None and growth > most and (kept is None or kept < at.FIT_LOST)
@@ -67,8 +79,26 @@ def judge_divergence(run: Run) -> Verdict:
     evidence_rows = [] if growth is None else [f"the last loss is {growth:.3g} times the first"]
     if kept is not None and learned:
         evidence_rows.append(f"the training share ends at {kept:.2f} of its best")
-    outcome = Outcome.SUPPORTED if exploded or lost_fit else Outcome.REFUTED if growth is not None or kept is not None else Outcome.NOT_APPLICABLE
-    return Verdict("TC101", claim, outcome, "last training loss ÷ first", growth, None, n, "evaluations", thresholds, tuple(evidence_rows), "a longer log in which the fit returns")
+    outcome = (
+        Outcome.SUPPORTED
+        if exploded or lost_fit
+        else Outcome.REFUTED
+        if growth is not None or kept is not None
+        else Outcome.NOT_APPLICABLE
+    )
+    return Verdict(
+        "TC101",
+        claim,
+        outcome,
+        "last training loss ÷ first",
+        growth,
+        None,
+        n,
+        "evaluations",
+        thresholds,
+        tuple(evidence_rows),
+        "a longer log in which the fit returns",
+    )
 
 
 def judge_fit(run: Run) -> Verdict:
@@ -77,11 +107,31 @@ def judge_fit(run: Run) -> Verdict:
     if run.train is None:
         return not_applicable("TC102", claim, "no training loss or accuracy was recorded")
     train = run.train
-    thresholds = {"training accuracy": at.FIT, "nearly fitted (share)": at.NEARLY_FITTED} if train.is_accuracy else {"loss fell by (share)": at.LOSS_FELL}
-    reached = f"it is past the fit at step {run.fit_step:g}" if run.fit_step is not None else "it never comes to the fit in this log"
+    thresholds = (
+        {"training accuracy": at.FIT, "nearly fitted (share)": at.NEARLY_FITTED}
+        if train.is_accuracy
+        else {"loss fell by (share)": at.LOSS_FELL}
+    )
+    reached = (
+        f"it is past the fit at step {run.fit_step:g}"
+        if run.fit_step is not None
+        else "it never comes to the fit in this log"
+    )
     best = f"best {train.name} {train.in_unit(train.best):.4g} at step {train.best_step:g} (chance {train.chance:.3g})"
     outcome = Outcome.SUPPORTED if run.fit_step is not None else Outcome.REFUTED
-    return Verdict("TC102", claim, outcome, "best training share (0 chance, 1 perfect)", train.best, noise_interval(train, train.best), len(train.step), "evaluations", thresholds, (best, reached), "a longer log")
+    return Verdict(
+        "TC102",
+        claim,
+        outcome,
+        "best training share (0 chance, 1 perfect)",
+        train.best,
+        noise_interval(train, train.best),
+        len(train.step),
+        "evaluations",
+        thresholds,
+        (best, reached),
+        "a longer log",
+    )
 
 
 def judge_generalisation(run: Run) -> Verdict:
@@ -90,20 +140,40 @@ def judge_generalisation(run: Run) -> Verdict:
     heldout = run.heldout
     if heldout is None:
         return not_applicable("TC103", claim, "no held-out loss or accuracy was recorded")
-    evidence = [f"best {heldout.name} {heldout.in_unit(heldout.best):.4g} at step {heldout.best_step:g} ({chance_words(heldout)})"]
+    evidence = [
+        f"best {heldout.name} {heldout.in_unit(heldout.best):.4g} at step {heldout.best_step:g} ({chance_words(heldout)})"
+    ]
     followed = following(run)
     if followed is not None:
         evidence.append(f"on the way up the held-out share was {followed:.2f} of the training share")
     least = at.WELL_ABOVE_CHANCE if heldout.is_accuracy else at.LOSS_WELL_BELOW_START
     least_if_followed = at.FOLLOWED_AT_LEAST if heldout.is_accuracy else at.LOSS_FOLLOWED_AT_LEAST
-    enough = heldout.best >= least or (heldout.best >= least_if_followed and followed is not None and followed >= at.FOLLOWING)
-    thresholds = {"best held-out share": least, "... if it followed the training share": least_if_followed, "followed": at.FOLLOWING}
+    enough = heldout.best >= least or (
+        heldout.best >= least_if_followed and followed is not None and followed >= at.FOLLOWING
+    )
+    thresholds = {
+        "best held-out share": least,
+        "... if it followed the training share": least_if_followed,
+        "followed": at.FOLLOWING,
+    }
     if len(heldout.step) < at.FEWEST_EVALUATIONS and not enough:
         outcome = Outcome.UNDETERMINED
     else:
         outcome = Outcome.SUPPORTED if enough else Outcome.REFUTED
     interval = noise_interval(heldout, heldout.best)
-    return Verdict("TC103", claim, outcome, "best held-out share (0 chance, 1 perfect)", heldout.best, interval, len(heldout.step), "evaluations", thresholds, tuple(evidence), "a longer log in which it rises")
+    return Verdict(
+        "TC103",
+        claim,
+        outcome,
+        "best held-out share (0 chance, 1 perfect)",
+        heldout.best,
+        interval,
+        len(heldout.step),
+        "evaluations",
+        thresholds,
+        tuple(evidence),
+        "a longer log in which it rises",
+    )
 
 
 def judge_delay(run: Run) -> Verdict:
@@ -117,7 +187,16 @@ def judge_delay(run: Run) -> Verdict:
         return not_applicable("TC104", claim, "it takes both a training and a held-out curve")
     n = min(len(run.train.step), len(run.heldout.step))
     if run.fit_step is None or run.generalised_step is None or run.heldout_at_fit is None:
-        return Verdict("TC104", claim, Outcome.NOT_APPLICABLE, "T_gen ÷ T_fit", None, None, n, evidence=("the run did not both fit and generalise",))
+        return Verdict(
+            "TC104",
+            claim,
+            Outcome.NOT_APPLICABLE,
+            "T_gen ÷ T_fit",
+            None,
+            None,
+            n,
+            evidence=("the run did not both fit and generalise",),
+        )
     fit, generalised = run.fit_step - run.first_step, run.generalised_step - run.first_step
     earliest = (run.generalised_step if run.generalised_before is None else run.generalised_before) - run.first_step
     shortest_fit = fit if run.fit_before is None else max(run.fit_before - run.first_step, 0.25 * fit)
@@ -130,11 +209,23 @@ def judge_delay(run: Run) -> Verdict:
     )
     thresholds = {"T_gen / T_fit": at.DELAY, "held-out share at the fit / best": at.MAIN_RISE_AFTER_FIT}
     outcome = Outcome.SUPPORTED if late else Outcome.REFUTED
-    return Verdict("TC104", claim, outcome, "T_gen ÷ T_fit", effect, interval, n, "evaluations", thresholds, evidence, "evaluations closer together around the fit")
+    return Verdict(
+        "TC104",
+        claim,
+        outcome,
+        "T_gen ÷ T_fit",
+        effect,
+        interval,
+        n,
+        "evaluations",
+        thresholds,
+        evidence,
+        "evaluations closer together around the fit",
+    )
 
 
 def judge_double_descent(run: Run) -> Verdict:
-    """Judge whether the held-out measure got worse before the fit and clearly better again; the effect is recovered / fallen."""
+    """Judge whether the held-out measure got worse before the fit and then better; the effect is recovered ÷ fallen."""
     claim = "the held-out measure got worse and then clearly better again while the fit was still being made"
     heldout, dip = run.heldout, run.dip
     if heldout is None:
@@ -144,7 +235,19 @@ def judge_double_descent(run: Run) -> Verdict:
         "first peak / best": at.DIP_FIRST, "recovered / fallen": at.DIP_RECOVERED,
     }  # fmt: skip
     if dip is None or heldout.best <= 0:
-        return Verdict("TC105", claim, Outcome.REFUTED, "recovered ÷ fallen", None, None, len(heldout.step), "evaluations", thresholds, ("the held-out measure never turns",), "a longer log")
+        return Verdict(
+            "TC105",
+            claim,
+            Outcome.REFUTED,
+            "recovered ÷ fallen",
+            None,
+            None,
+            len(heldout.step),
+            "evaluations",
+            thresholds,
+            ("the held-out measure never turns",),
+            "a longer log",
+        )
     effect = dip.recovery / dip.depth if dip.depth > 0 else float("inf")
     small = min(dip.depth, dip.recovery)
     real = small >= max(at.DIP * heldout.best, at.DIP_NOISE * heldout.noise) and dip.evaluations >= at.DIP_EVALUATIONS
@@ -153,12 +256,26 @@ def judge_double_descent(run: Run) -> Verdict:
     evidence = (
         f"{heldout.name} {heldout.in_unit(dip.first):.4g} at step {dip.first_step:g}, {heldout.in_unit(dip.trough):.4g} at "
         f"{dip.trough_step:g}, {heldout.in_unit(dip.second):.4g} at {dip.second_step:g} (smoothed)",
-        "the first peak comes before the fit" if early else "the first peak comes after the fit: an instability is the plainer reading",
+        "the first peak comes before the fit"
+        if early
+        else "the first peak comes after the fit: an instability is the plainer reading",
     )
     error = 2 * heldout.noise / max(dip.depth, 1e-9)
     interval = (effect - error, effect + error) if np.isfinite(effect) else None
     outcome = Outcome.SUPPORTED if real and early and shape else Outcome.REFUTED
-    return Verdict("TC105", claim, outcome, "recovered ÷ fallen", effect, interval, dip.evaluations, "evaluations", thresholds, evidence, "another seed without the dip")
+    return Verdict(
+        "TC105",
+        claim,
+        outcome,
+        "recovered ÷ fallen",
+        effect,
+        interval,
+        dip.evaluations,
+        "evaluations",
+        thresholds,
+        evidence,
+        "another seed without the dip",
+    )
 
 
 def judge_degradation(run: Run) -> Verdict:
@@ -168,12 +285,36 @@ def judge_degradation(run: Run) -> Verdict:
     if heldout is None:
         return not_applicable("TC106", claim, "no held-out loss or accuracy was recorded")
     if heldout.best <= 0:
-        return Verdict("TC106", claim, Outcome.NOT_APPLICABLE, "share of the best that is gone at the end", None, None, len(heldout.step), evidence=("it was never better than chance",))
+        return Verdict(
+            "TC106",
+            claim,
+            Outcome.NOT_APPLICABLE,
+            "share of the best that is gone at the end",
+            None,
+            None,
+            len(heldout.step),
+            evidence=("it was never better than chance",),
+        )
     end = end_share(heldout)
     gone, error = (heldout.best - end) / heldout.best, 2 * heldout.noise / heldout.best
-    evidence = (f"{heldout.name} was {heldout.in_unit(heldout.best):.4g} at step {heldout.best_step:g} and ends at {heldout.in_unit(end):.4g} (smoothed)",)
+    evidence = (
+        f"{heldout.name} was {heldout.in_unit(heldout.best):.4g} at step {heldout.best_step:g} and ends at "
+        f"{heldout.in_unit(end):.4g} (smoothed)",
+    )
     outcome = Outcome.SUPPORTED if gone >= max(at.WORSE, 2 * error) else Outcome.REFUTED
-    return Verdict("TC106", claim, outcome, "share of the best that is gone at the end", gone, (gone - error, gone + error), len(heldout.step), "evaluations", {"gone / best": at.WORSE}, evidence, "a second descent later on")
+    return Verdict(
+        "TC106",
+        claim,
+        outcome,
+        "share of the best that is gone at the end",
+        gone,
+        (gone - error, gone + error),
+        len(heldout.step),
+        "evaluations",
+        {"gone / best": at.WORSE},
+        evidence,
+        "a second descent later on",
+    )
 
 
 def judge_loss_of_generalisation(run: Run) -> Verdict:
@@ -185,15 +326,35 @@ def judge_loss_of_generalisation(run: Run) -> Verdict:
     later = heldout.raw[heldout.step >= run.generalised_step]
     lost = float((later < at.LOST * heldout.best).mean())
     end = end_share(heldout) / heldout.best
-    after_fit = end < at.LOST if run.train is None else run.train.at_step(heldout.best_step) >= at.NEARLY_FITTED * run.train.best
+    after_fit = (
+        end < at.LOST
+        if run.train is None
+        else run.train.at_step(heldout.best_step) >= at.NEARLY_FITTED * run.train.best
+    )
     evidence = (
         f"below {at.LOST:g} of its best at {lost:.0%} of the {len(later)} evaluations since step {run.generalised_step:g}",
         f"it ends at {end:.2f} of its best",
     )
-    thresholds = {"lost below (of the best)": at.LOST, "share of evaluations": at.LOST_OFTEN, "lost for good below (of the best)": at.LOST_FOR_GOOD}
+    thresholds = {
+        "lost below (of the best)": at.LOST,
+        "share of evaluations": at.LOST_OFTEN,
+        "lost for good below (of the best)": at.LOST_FOR_GOOD,
+    }
     outcome = Outcome.SUPPORTED if after_fit and (lost >= at.LOST_OFTEN or end < at.LOST_FOR_GOOD) else Outcome.REFUTED
     error = 1.96 * float(np.sqrt(lost * (1 - lost) / len(later)))
-    return Verdict("TC107", claim, outcome, "share of later evaluations at which it is lost", lost, (max(0.0, lost - error), min(1.0, lost + error)), len(later), "evaluations", thresholds, evidence, "a longer log in which it returns and stays")
+    return Verdict(
+        "TC107",
+        claim,
+        outcome,
+        "share of later evaluations at which it is lost",
+        lost,
+        (max(0.0, lost - error), min(1.0, lost + error)),
+        len(later),
+        "evaluations",
+        thresholds,
+        evidence,
+        "a longer log in which it returns and stays",
+    )
 
 
 def judge_movement(course: Course | None, split: str) -> Verdict:
@@ -202,20 +363,46 @@ def judge_movement(course: Course | None, split: str) -> Verdict:
     It is undetermined where the interval straddles the threshold, and where the gain of the last half was made before the
     last third began: it may have settled just now.
     """
-    code, claim = ("TC108" if split == "train" else "TC109"), f"the {'training' if split == 'train' else 'held-out'} measure is still improving at the end"
+    code, claim = (
+        ("TC108" if split == "train" else "TC109"),
+        f"the {'training' if split == 'train' else 'held-out'} measure is still improving at the end",
+    )
     what = "gain in share over the last half of the training"
     if course is None:
         return not_applicable(code, claim, f"no {split} loss or accuracy was recorded")
     half, third = trend_at_end(course), trend_at_end(course, since=2 / 3)
     if not np.isfinite(half.standard_error):
-        return Verdict(code, claim, Outcome.UNDETERMINED, what, None, None, half.evaluations, evidence=("too few evaluations in the last half of the training",))
+        return Verdict(
+            code,
+            claim,
+            Outcome.UNDETERMINED,
+            what,
+            None,
+            None,
+            half.evaluations,
+            evidence=("too few evaluations in the last half of the training",),
+        )
     interval = (half.gain - 2 * half.standard_error, half.gain + 2 * half.standard_error)
-    evidence = (f"{course.name}: {half.gain:+.3g} of the way to perfection over the last half, {third.gain:+.3g} over the last third",)
+    evidence = (
+        f"{course.name}: {half.gain:+.3g} of the way to perfection over the last half, {third.gain:+.3g} over the last third",
+    )
     settled_late = np.isfinite(third.standard_error) and third.gain < at.STILL_MOVING
     outcome = compared(interval, at.STILL_MOVING)
     if outcome is Outcome.SUPPORTED and settled_late:
         outcome = Outcome.UNDETERMINED
-    return Verdict(code, claim, outcome, what, half.gain, interval, half.evaluations, "evaluations", {"gain": at.STILL_MOVING}, evidence, "a longer log")
+    return Verdict(
+        code,
+        claim,
+        outcome,
+        what,
+        half.gain,
+        interval,
+        half.evaluations,
+        "evaluations",
+        {"gain": at.STILL_MOVING},
+        evidence,
+        "a longer log",
+    )
 
 
 def compared(interval: tuple[float, float], threshold: float) -> Outcome:
@@ -229,7 +416,8 @@ def judge_curves(run: Run) -> dict[str, Verdict]:
     """Return every verdict that curves alone allow, by code."""
     verdicts = (
         judge_divergence(run), judge_fit(run), judge_generalisation(run), judge_delay(run), judge_double_descent(run),
-        judge_degradation(run), judge_loss_of_generalisation(run), judge_movement(run.train, "train"), judge_movement(run.heldout, "heldout"),
+        judge_degradation(run), judge_loss_of_generalisation(run),
+        judge_movement(run.train, "train"), judge_movement(run.heldout, "heldout"),
     )  # fmt: skip
     return {verdict.code: verdict for verdict in verdicts}
 
@@ -247,9 +435,14 @@ def over_runs(verdicts: Sequence[Verdict]) -> Verdict:
     effects = np.array([v.effect for v in verdicts if v.effect is not None and np.isfinite(v.effect)])
     effect = float(effects.mean()) if len(effects) else None
     interval = t_interval(effects) if len(effects) > 1 else None
-    evidence = (f"{len(verdicts)} runs: {counts}", *(f"run {i}: {v.evidence[0]}" for i, v in enumerate(verdicts) if v.evidence))
+    evidence = (
+        f"{len(verdicts)} runs: {counts}",
+        *(f"run {i}: {v.evidence[0]}" for i, v in enumerate(verdicts) if v.evidence),
+    )
     outcome = first.outcome if len(outcomes) == 1 else Outcome.UNDETERMINED
-    return replace(first, outcome=outcome, effect=effect, interval=interval, n=len(verdicts), unit_of_n="runs", evidence=evidence)
+    return replace(
+        first, outcome=outcome, effect=effect, interval=interval, n=len(verdicts), unit_of_n="runs", evidence=evidence
+    )
 
 
 def t_interval(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], level: float = 0.95) -> tuple[float, float]:
@@ -299,7 +492,11 @@ def noise_interval(course: Course, share: float) -> tuple[float, float]:
 
 def chance_words(course: Course) -> str:
     """Return what chance is taken to be, in words."""
-    return f"chance {course.chance:.3g}, as at the start" if course.chance_is_known else "chance unknown: the log starts late, counted from 0"
+    return (
+        f"chance {course.chance:.3g}, as at the start"
+        if course.chance_is_known
+        else "chance unknown: the log starts late, counted from 0"
+    )
 
 
 def not_applicable(code: str, claim: str, why: str) -> Verdict:

@@ -25,7 +25,8 @@ def sentence_of(label: str, run: Run, unit: str, trajectory: Trajectory) -> str:
     if label == "diverged":
         return f"The training broke down: {breakdown_words(run)}."
     if label == "grokking":
-        return f"It fitted {fit} and generalised only at {unit} {run.generalised_step:g}, {delay_words(run)} as late; best {best}."
+        late = f"only at {unit} {run.generalised_step:g}, {delay_words(run)} as late"
+        return f"It fitted {fit} and generalised {late}; best {best}."
     if label == "ordinary learning":
         return f"It learned what generalises along with the fit: best {best}, {end} at the end ({last})."
     if label == "memorisation":
@@ -40,12 +41,16 @@ def sentence_of(label: str, run: Run, unit: str, trajectory: Trajectory) -> str:
         return f"It got better, worse and better again: {descent_words(run, unit)}."
     if label == "collapse after generalisation":
         return f"It generalised ({best} at {unit} {run.best_step:g}) and lost it again: {end} at the end."
-    return f"This {'log' if trajectory.source.kind == 'log' else 'run'} cannot carry a diagnosis: {why_undetermined(run)}."
+    return (
+        f"This {'log' if trajectory.source.kind == 'log' else 'run'} cannot carry a diagnosis: {why_undetermined(run)}."
+    )
 
 
 def best_words(run: Run) -> str:
     """Return the best held-out measure."""
-    return "" if run.heldout is None else f"{measure_words(run.heldout.name)} {run.heldout.in_unit(run.heldout.best):.3g}"
+    return (
+        "" if run.heldout is None else f"{measure_words(run.heldout.name)} {run.heldout.in_unit(run.heldout.best):.3g}"
+    )
 
 
 def end_words(run: Run) -> str:
@@ -74,7 +79,9 @@ def why_undetermined(run: Run) -> str:
     if run.heldout is None:
         return "it has no held-out loss or accuracy"
     if len(run.heldout.step) < at.FEWEST_EVALUATIONS:
-        return f"it has {len(run.heldout.step)} held-out evaluations, and a trend takes at least {at.FEWEST_EVALUATIONS}"
+        return (
+            f"it has {len(run.heldout.step)} held-out evaluations, and a trend takes at least {at.FEWEST_EVALUATIONS}"
+        )
     if run.train is None:
         return "without a training curve nothing says what came first"
     return "the runs do not agree"
@@ -91,4 +98,6 @@ def descent_words(run: Run, unit: str) -> str:
     if heldout is None or dip is None:
         return "no dip was found"
     points = ((dip.first, dip.first_step), (dip.trough, dip.trough_step), (dip.second, dip.second_step))
-    return f"{measure_words(heldout.name)} " + ", ".join(f"{heldout.in_unit(share):.3g} at {unit} {step:g}" for share, step in points)
+    return f"{measure_words(heldout.name)} " + ", ".join(
+        f"{heldout.in_unit(share):.3g} at {unit} {step:g}" for share, step in points
+    )

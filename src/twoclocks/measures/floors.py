@@ -36,9 +36,9 @@ def cross_entropy_bracket(margin: Tensor, classes: int) -> tuple[Tensor, Tensor]
 def expected_gap(logits: Tensor, labels: Tensor) -> Tensor:
     """Return mean_a Σ_m p_{a,m} Γ_{a,m}, the logit gaps weighed by the softmax, in nats.
 
-    It is how hard the loss pulls the weights outwards. For a bias-free network whose logits scale as ‖θ‖^L, a stationary
-    point of loss + (λ_w / 2) ‖θ‖² has L · expected_gap = λ_w ‖θ‖² (coupled decay, not AdamW); above it the weights still
-    grow. Source: Euler's theorem on homogeneous functions.
+    It is how hard the loss pulls the weights outwards. For a bias-free network whose logits scale as ‖θ‖^L, a
+    stationary point of loss + (λ_w / 2) ‖θ‖² has L · expected_gap = λ_w ‖θ‖² (coupled decay, not AdamW); above it the
+    weights still grow. Source: Euler's theorem on homogeneous functions.
 
     Raises:
         ValueError: as `logit_gaps`, or there are no examples.

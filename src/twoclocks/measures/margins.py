@@ -24,7 +24,7 @@ def logit_gaps(logits: Tensor, labels: Tensor) -> Tensor:
     tensor([[2., 3.]], dtype=torch.float64)
     """
     check_logits(logits, labels)
-    logits = logits.detach().double()
+    logits, labels = logits.detach().double(), labels.long()
     classes = logits.shape[1]
     wrong = torch.arange(classes, device=logits.device).expand(len(logits), classes) != labels[:, None]
     return (logits.gather(1, labels[:, None]) - logits)[wrong].view(len(logits), classes - 1)
@@ -80,5 +80,5 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
         raise ValueError(f"labels: expected one for each of {len(logits)} rows of logits, got {list(labels.shape)}")
     if labels.is_floating_point():
         raise ValueError(f"labels: expected whole numbers, got {labels.dtype}")
-    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < logits.shape[1]):
+    if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < logits.shape[1]):
         raise ValueError(f"labels: expected 0 to {logits.shape[1] - 1}, got {int(labels.min())} to {int(labels.max())}")

@@ -27,6 +27,7 @@ RIDGE_PENALTIES = tuple(10.0**k for k in range(-6, 3))
 SCORED = 1024  # examples left out to choose the ridge penalty: enough to rank penalties, and it need not grow with n
 LOGISTIC_PENALTIES = tuple(10.0**-k for k in range(7))
 FOLDS = 3
+STEPS, MEMORY = 200, 10  # of L-BFGS
 PAPER_EPOCHS, PAPER_LR, PAPER_BETAS, PAPER_DECAY = 200, 1e-3, (0.9, 0.98), 1.0
 # The logit of a class that no example of the fit showed: finite also in float32, below every other.
 NEVER = torch.finfo(torch.float32).min
@@ -191,7 +192,10 @@ def cross_validated_penalty(
     solutions = [design.new_zeros(int(labels.max()) + 1, design.shape[1]) for _ in parts]
     best, chosen, start = math.inf, penalties[0], solutions[0]
     for penalty in penalties:
-        solutions = [likeliest(design[fit], labels[fit], penalty, at, tolerance=1e-4) for fit, at in zip(fits, solutions, strict=True)]
+        solutions = [
+            likeliest(design[fit], labels[fit], penalty, at, tolerance=1e-4)
+            for fit, at in zip(fits, solutions, strict=True)
+        ]
         losses = [
             cross_entropy(design[part] @ at.T, labels[part], reduction="sum").item()
             for part, at in zip(scored, solutions, strict=True)
@@ -220,14 +224,14 @@ def likeliest(design: Tensor, labels: Tensor, penalty: float, start: Tensor, *, 
     return lowest(objective, start * scale, tolerance) / scale
 
 
-def lowest(objective: Objective, start: Tensor, tolerance: float, steps: int = 200, memory: int = 10) -> Tensor:
+def lowest(objective: Objective, start: Tensor, tolerance: float) -> Tensor:
     """Return where a smooth convex function is lowest: L-BFGS, halving steps that do not descend.
 
-    Stops when no entry of the slope exceeds `tolerance`, after `steps`, or when rounding leaves nothing to gain.
+    Stops when no entry of the slope exceeds `tolerance`, after 200 steps, or when rounding leaves nothing to gain.
     """
     place, (value, slope) = start, objective(start)
-    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=memory)
-    for _ in range(steps):
+    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=MEMORY)
+    for _ in range(STEPS):
         if float(slope.abs().max()) <= tolerance:
             break
         direction = -newton_step(slope, recent)

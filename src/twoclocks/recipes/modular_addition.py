@@ -28,12 +28,13 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         "beta1": Setting(0.9, 0.0, 0.9999, "memory of the mean gradient"),
         "beta2": Setting(0.98, 0.0, 0.999999, "memory of the mean squared gradient"),
         "weight_decay": Setting(1.0, 0.0, 1e4, "decoupled weight decay on every weight"),
-        "steps": Setting(2000, 1, 10_000_000, "optimiser steps"),
+        "steps": Setting(2500, 1, 10_000_000, "optimiser steps"),
         "shuffle_labels": Setting(False, 0, 1, "deal the labels out at random, so that nothing can generalise"),
         "data_seed": Setting(0, 0, 2**62, "seed of the split, and of shuffled labels"),
     }
 )
-EXPECTED = Expected("grokking", "genuine", {"T_fit": (50, 70), "T_gen_0.99": (1200, 1700)})
+# Over 4 splits x 3 seeds T_gen_0.99 was 1375 to 1900, with a median of 1475; T_fit was 50 to 52.
+EXPECTED = Expected("grokking", "genuine", {"T_fit": (50, 70), "T_gen_0.99": (1200, 2000)})
 COST = 30.0
 
 
@@ -53,7 +54,7 @@ def modular_addition(*, weight_decay: float = 1.0, **settings: Any) -> Recipe:
         title="Modular addition with an embedding MLP",
         source="task arXiv 2201.02177; setting after arXiv 2606.05863 section 5, made faster; clocks measured by us",
         settings=resolved,
-        save_at=SaveAt(per_decade=20, every=50, snapshots_per_decade=4, snapshot_every=125),
+        save_at=SaveAt(per_decade=20, every=50, snapshots_per_decade=5, snapshot_every=200),
         problem=problem,
         cost=COST * work(resolved) / work({name: setting.default for name, setting in SETTINGS.items()}),
         expected=EXPECTED if is_default else None,

@@ -207,7 +207,7 @@ def write_time(axes: Axes, time: TimeAxis, *, labelled: bool = True) -> None:
 
 
 def time_ticks(time: TimeAxis) -> list[float]:
-    """Return the steps that are labelled: 0 where it is drawn, and powers of ten, or fewer than two of them 1, 2, 5."""
+    """Return the steps that are labelled: 0 where it is drawn, and powers of ten; where these are few, also 2 and 5."""
     return [0.0] * time.from_zero + (log_ticks(time.first, time.last) or [time.first])
 
 
@@ -219,7 +219,7 @@ def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
     """
     exponents = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     decades = [float(f"1e{e:.0f}") for e in exponents if low <= 10**e <= high * (1 + 1e-9)]
-    if len(decades) > 1:
+    if len(decades) > 2:
         return decades[:: -(-len(decades) // most)]
     return [t for e in exponents for m in (1, 2, 5) if low <= (t := float(f"{m}e{e:.0f}")) <= high * (1 + 1e-9)]
 

@@ -217,7 +217,7 @@ def thinned(line: Line, limit: int) -> Line:
 
     >>> spike = np.zeros(10_000); spike[5000] = 1.0
     >>> short = thinned(Line("loss", "", 0, np.arange(10_000), spike), 300)
-    >>> len(short.x) <= 300, short.y.max(), short.x[-1].item()
+    >>> len(short.x) <= 300, short.y.max().item(), short.x[-1].item()
     (True, 1.0, 9999)
     """
     if len(line.x) <= limit:

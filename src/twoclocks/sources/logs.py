@@ -89,7 +89,8 @@ def trajectory_of_table(table: Table, path: str, asked: Mapping[str, str]) -> Tr
     numeric = [name for name in table.cells if table.is_numeric(name)]
     if table.rows == 0 or not numeric:
         raise InputError(
-            f"{path} holds no numbers under its header ({', '.join(table.cells) or 'no columns'}); expected at least a loss or an accuracy"
+            f"{path} holds no numbers under its header ({', '.join(table.cells) or 'no columns'}); "
+            "expected at least a loss or an accuracy"
         )
     meanings, doubts = meanings_of(numeric, table, asked)
     time, time_note, order, step = time_of(table, meanings)
@@ -262,7 +263,8 @@ def without_abandoned(rows: list[int], times: Float, back: Any, name: str) -> tu
         keep[:i] &= times[:i] < times[i]
     lost = int((~keep).sum())
     kept = [row for row, stays in zip(rows, keep, strict=True) if stays]
-    note = f"{name} goes back {len(back)} time{'s' if len(back) > 1 else ''} (a restart); the {lost} rows it wrote again count once, as written last"
+    times_back = f"{len(back)} time{'s' if len(back) > 1 else ''}"
+    note = f"{name} goes back {times_back} (a restart); the {lost} rows that were written again count once, as written last"
     return kept, times[keep], note
 
 

@@ -86,7 +86,8 @@ class Recorder:
         self._subject, first = checked_subject(model, train, heldout, readout, blocks, save_at or SaveAt())
         manifest = manifest_of(self._subject, first, optimizer, budget)
         self._optimizer, self._strict = optimizer, strict
-        self._ledger, self._schedule, self._flow = Ledger(budget), Schedule(self._subject.save_at), FlowTime()
+        self._ledger, self._schedule = Ledger(budget), Schedule(self._subject.save_at)
+        self._flow = FlowTime(lr=0.0 if optimizer is None else learning_rate(optimizer))
         self._last = self._last_kept = self._failures = 0
         self._before: tuple[int, dict[str, Tensor]] | None = None
         self._resumed = self._off = False
@@ -99,6 +100,11 @@ class Recorder:
             self._off = True
             self._finish()
             raise
+
+    @property
+    def readout(self) -> str:
+        """Return the name of the readout, given or found."""
+        return self._subject.readout
 
     @property
     def cost(self) -> Cost:
@@ -244,7 +250,7 @@ class Recorder:
         if self._optimizer is None:
             return {}
         self._flow.recorded[step] = self._flow.value
-        return {"lr": learning_rate(self._optimizer), "flow_time": self._flow.value}
+        return {"lr": self._flow.lr, "flow_time": self._flow.value}
 
     def _enter_snapshot(self, step: int) -> None:
         """Enter that the tensors of a step are kept, and what recording has cost by then."""

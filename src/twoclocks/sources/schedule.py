@@ -129,8 +129,9 @@ class Schedule:
 
 @dataclass
 class FlowTime:
-    """The sum of the learning rates so far, and what it was at the steps recorded."""
+    """The sum of the learning rates so far, the last of them, and what the sum was at the steps recorded."""
 
+    lr: float
     step: int = 0
     value: float = 0.0
     recorded: dict[int, float] = field(default_factory=lambda: {0: 0.0})
@@ -138,7 +139,7 @@ class FlowTime:
     def advance(self, step: int, lr: float) -> None:
         """Go on to `step` with this learning rate."""
         self.value += lr * (step - self.step)
-        self.step = step
+        self.step, self.lr = step, lr
 
     def restart_at(self, step: int) -> None:
         """Go back to the last recorded moment before `step`."""

@@ -9,6 +9,7 @@ the two is busy.
 from __future__ import annotations
 
 import atexit
+import operator
 import os
 import platform
 import shutil
@@ -128,9 +129,12 @@ def train(
 
 def checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     """Return the seeds as a tuple, or refuse them."""
-    numbers = tuple(int(seed) for seed in seeds)
+    try:
+        numbers = tuple(operator.index(seed) for seed in seeds)
+    except TypeError:
+        numbers = ()
     if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 0:
-        raise InputError(f"seeds must be different whole numbers from 0 on, at least one, got {list(numbers)}")
+        raise InputError(f"seeds must be different whole numbers from 0 on, at least one, got {list(seeds)}")
     return numbers
 
 

@@ -60,7 +60,7 @@
     for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++) exponents.push(e);
     const inside = (values) => values.filter((v) => v >= low * (1 - 1e-9) && v <= high * (1 + 1e-9));
     const decades = inside(exponents.map((e) => 10 ** e));
-    if (decades.length > 1) return decades.filter((_, i) => i % Math.ceil(decades.length / 8) === 0);
+    if (decades.length > 2) return decades.filter((_, i) => i % Math.ceil(decades.length / 8) === 0);
     const rounds = inside(exponents.flatMap((e) => [1, 2, 5].map((m) => m * 10 ** e)));
     return rounds.length > 1 ? rounds : inside(evenTicks(low, high));
   }
@@ -111,39 +111,35 @@
       if (line.low) { low.push(line.low[i]); high.push(line.high[i]); }
       if (dots.has(i)) dotted.add(position);
     });
-    return { line, dotted, columns: line.low ? [x, y, low, high] : [x, y] };
+    return { line, dotted, x, y, edges: line.low ? [low, high] : [] };
   }
 
-  function seriesOf(table, panel) {
-    const { line, dotted } = table;
+  function seriesOf({ line, dotted }, panel) {
     const dots = (u) => u.data[0].flatMap((x, i) => (dotted.has(x) ? [i] : []));
     const stroke = () => lineColour(line);
-    const drawn = {
-      stroke, width: line.faint ? 1 : 1.8, alpha: line.faint ? 0.4 : 1, dash: dashOf(line), show: !hidden.has(`${panel.key}/${line.name}`),
+    return {
+      stroke, width: line.faint ? 1 : 1.8, alpha: line.faint ? 0.4 : 1, dash: dashOf(line), show: isShown(line, panel),
       points: { show: true, size: line.faint ? 0 : 5, stroke, fill: stroke, filter: dots },
     };
-    const edge = { stroke: "transparent", width: 0, points: { show: false }, show: drawn.show };
-    return line.low ? [drawn, edge, edge] : [drawn];
   }
 
+  const isShown = (line, panel) => !hidden.has(`${panel.key}/${line.name}`);
   const positive = (values) => values.map((v) => (v === undefined || (v !== null && v > 0) ? v : null));
 
   function chartOf(panel) {
     const figure = section.querySelector(`[data-panel="${panel.key}"]`);
     const tables = panel.lines.map(tableOf);
-    const joined = uPlot.join(tables.map((table) => table.columns));
+    const banded = tables.filter((table) => table.edges.length);
+    // The edges of all bands come before all lines: what comes later is drawn on top.
+    const joined = uPlot.join([...banded.map(({ x, edges }) => [x, ...edges]), ...tables.map(({ x, y }) => [x, y])]);
     const columns = panel.log ? [joined[0], ...joined.slice(1).map(positive)] : joined;
-    const series = tables.map((table) => seriesOf(table, panel));
-    const bands = [];
-    let place = 1;
-    tables.forEach((table, i) => {
-      const { line } = table;
-      table.place = place;
-      if (line.low) bands.push({ series: [place + 2, place + 1], fill: () => lineColour(line) + "2b" });
-      place += series[i].length;
-    });
-    const chart = { panel, figure, tables, size: place - 1 };
-    chart.plot = new uPlot(options(chart, series.flat(), bands), columns, figure.querySelector(".live"));
+    const edge = ({ line }) => ({ stroke: "transparent", width: 0, points: { show: false }, show: isShown(line, panel) });
+    banded.forEach((table, i) => { table.edgesAt = [2 * i + 1, 2 * i + 2]; });
+    tables.forEach((table, i) => { table.lineAt = 2 * banded.length + i + 1; });
+    const bands = banded.map(({ line, edgesAt: [low, high] }) => ({ series: [high, low], fill: () => `${lineColour(line)}2b` }));
+    const series = [...banded.flatMap((table) => [edge(table), edge(table)]), ...tables.map((table) => seriesOf(table, panel))];
+    const chart = { panel, figure, tables };
+    chart.plot = new uPlot(options(chart, series, bands), columns, figure.querySelector(".live"));
     return chart;
   }
 
@@ -265,10 +261,10 @@
     const { plot, figure, tables } = chart;
     const position = plot && plot.cursor.left >= 0 ? plot.posToVal(plot.cursor.left, "x") : null;
     figure.querySelector(".at").textContent = position === null ? "" : `at ${moment(plot.data[0][nearest(plot.data[0], position)])}`;
-    for (const { line, columns } of tables) {
+    for (const { line, x, y } of tables) {
       if (line.faint) continue;
       const cell = [...figure.querySelectorAll(".legend button")].find((button) => button.value === line.name).querySelector(".value");
-      const value = position === null || !columns[0].length ? null : columns[1][nearest(columns[0], position)];
+      const value = position === null || !x.length ? null : y[nearest(x, position)];
       cell.textContent = position === null ? "" : value === null ? "not finite" : number(value);
     }
   }
@@ -295,11 +291,9 @@
     button.setAttribute("aria-pressed", String(shown));
     hidden[shown ? "delete" : "add"](`${panel.key}/${button.value}`);
     const chart = charts.find((c) => c.panel === panel);
-    chart.tables.forEach(({ line, place }) => {
-      if (line.name !== button.value) return;
-      line.low && [1, 2].forEach((i) => chart.plot.setSeries(place + i, { show: shown }));
-      chart.plot.setSeries(place, { show: shown });
-    });
+    for (const { line, lineAt, edgesAt = [] } of chart.tables) {
+      if (line.name === button.value) [lineAt, ...edgesAt].forEach((i) => chart.plot.setSeries(i, { show: shown }));
+    }
   }
 
   // Zooming, all panels together.

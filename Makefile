@@ -1,0 +1,35 @@
+# One command each: `make` lists them. Set-up comes first and does nothing when it is already done.
+# PYTHON runs the set-up and makes .venv; TWOCLOCKS_PYTHON names an interpreter to install into instead.
+PYTHON ?= python3
+PY = $(or $(TWOCLOCKS_PYTHON),.venv/bin/python)
+PYTEST = "$(PY)" -m pytest
+
+.PHONY: help setup demo check test test-all benchmark clean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
+
+setup:  ## make .venv and install all that the other commands need
+	@"$(PYTHON)" scripts/bootstrap.py > /dev/null
+
+demo: setup  ## train the main experiment, diagnose it, write its report
+	"$(PY)" -m twoclocks run modular-addition --out runs/modular-addition
+
+check: setup  ## lint, format, types, and which module may import which
+	"$(PY)" -m ruff check
+	"$(PY)" -m ruff format --check
+	"$(PY)" -m mypy
+	"$(PY)" -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+
+test: check  ## check, then the tests but for the slow ones
+	$(PYTEST) -m 'not slow'
+
+test-all: check  ## check, then all the tests
+	$(PYTEST)
+
+benchmark: setup  ## our speed beside the alternatives, as ratios
+	"$(PY)" -m benchmarks
+
+clean:  ## remove all that these commands made, but for runs/
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(wildcard benchmarks docs scripts src tests) -name __pycache__ -type d -prune -exec rm -rf {} +
