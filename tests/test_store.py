@@ -542,7 +542,7 @@ def test_a_read_only_disk_is_told_in_one_sentence(tmp_path: Path, monkeypatch: p
         open_writer(tmp_path / "run", MANIFEST)
 
 
-def test_ten_thousand_records_of_fifteen_scalars_load_in_half_a_second(tmp_path: Path) -> None:
+def test_ten_thousand_records_of_fifteen_scalars_load_within_a_second(tmp_path: Path) -> None:
     values = {f"scalar{i}": [value] for i, value in enumerate(np.random.default_rng(0).normal(size=15).tolist())}
     records = ({"record": "scalars", "step": step, "values": values} for step in range(10_000))
     empty_run(tmp_path / "run")
@@ -552,4 +552,4 @@ def test_ten_thousand_records_of_fifteen_scalars_load_in_half_a_second(tmp_path:
         began = time.process_time()
         assert len(load(tmp_path / "run").scalars) == 15
         seconds.append(time.process_time() - began)
-    assert min(seconds) < 0.5
+    assert min(seconds) < 1.0  # 0.3 s of CPU time on a machine of its own, twice that beside other work

@@ -87,10 +87,8 @@ def stop_when_finished(run: Run, verdicts: Mapping[str, Verdict]) -> Stop:
             "undetermined", "the held-out loss stands still, and a loss alone does not say how far from perfect that is"
         )
     if heldout.best < at.FINISHED:
-        return Stop(
-            "undetermined",
-            f"the held-out measure stands still at {heldout.in_unit(end_share(heldout)):.3g}, short of perfect; a later rise is not ruled out",
-        )
+        level = f"{heldout.in_unit(end_share(heldout)):.3g}"
+        return Stop("undetermined", f"it stands still at {level}, short of perfect; a later rise is not ruled out")
     if settled and kept:
         return Stop(
             "yes",

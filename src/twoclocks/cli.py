@@ -6,8 +6,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -18,9 +19,6 @@ from twoclocks.labels import LABELS
 from twoclocks.sources.logs import CANONICAL
 from twoclocks.store import MANIFEST, replace_file
 from twoclocks.text import as_text
-
-if TYPE_CHECKING:
-    from twoclocks.training.recipe import Recipe
 
 app = typer.Typer(
     name="twoclocks",
@@ -116,15 +114,12 @@ def recipes(json: Json = False) -> None:
 
     listed = [make() for make in known.RECIPES.values()]
     if json:
-        import json as encoder
-
-        typer.echo(encoder.dumps([recipe_fields(recipe) for recipe in listed], indent=2))
+        typer.echo(dumps([recipe.described for recipe in listed], indent=2, default=dict))
         return
     for recipe in listed:
-        fields = recipe_fields(recipe)
         typer.echo(f"{recipe.name}: {recipe.title}")
-        for name in ("source", "expected", "cost", "settings"):
-            typer.echo(f"  {name}: {fields[name]}")
+        typer.echo(f"  source: {recipe.source}\n  expected: {recipe.expected_words}\n  cost: {recipe.cost_words}")
+        typer.echo("  settings: " + ", ".join(f"{name}={value}" for name, value in recipe.settings.items()))
 
 
 def main() -> NoReturn:
@@ -143,26 +138,6 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     sys.exit(0)
-
-
-def recipe_fields(recipe: Recipe) -> dict[str, Any]:
-    """Return what a recipe says of itself: name, title, source, expected outcome, cost and settings."""
-    expected = recipe.expected
-    said = (
-        "not known for these settings"
-        if expected is None
-        else f"{expected.label}" + (f" ({expected.kind})" if expected.kind else "")
-    )
-    clocks = {} if expected is None else expected.clocks
-    said += "".join(f", {clock} at step {low} to {high}" for clock, (low, high) in clocks.items())
-    return {
-        "name": recipe.name,
-        "title": recipe.title,
-        "source": recipe.source,
-        "expected": said,
-        "cost": f"about {recipe.cost:g} s for one run on one core",
-        "settings": dict(recipe.settings),
-    }
 
 
 def pairs(given: list[str], option: str) -> dict[str, str]:

@@ -209,8 +209,8 @@ def deepest_dip(course: Course) -> Dip | None:
     low = smooth[first : second + 1] < smooth[trough] + 0.5 * depth[trough]
     spanned = course.at[first : second + 1][low]
     count = int(spanned.max() - spanned.min() + 1)
-    shares, steps = smooth[[first, trough, second]].tolist(), step[[first, trough, second]].tolist()
-    return Dip(*shares, *steps, count)
+    (a, b, c), (s, t, u) = smooth[[first, trough, second]].tolist(), step[[first, trough, second]].tolist()
+    return Dip(first=a, trough=b, second=c, first_step=s, trough_step=t, second_step=u, evaluations=count)
 
 
 def trend_at_end(course: Course, since: float = 0.5) -> Trend:

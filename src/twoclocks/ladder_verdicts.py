@@ -53,7 +53,7 @@ def rungs_of(ladder: Decomposition, run: Run, r: int) -> Rungs:
     if run.heldout is not None and run.heldout.is_accuracy:
         half = run.heldout.step_past(at.WELL_ABOVE_CHANCE)
         risen = np.inf if half is None else half
-    plateau = (step >= fitted) & (step < risen)
+    plateau = np.asarray((step >= fitted) & (step < risen))
     return Rungs(
         step, ladder.native[r], ladder.train_probe[r], ladder.heldout_probe[r], ladder.native_interval[r],
         ladder.train_probe_interval[r], ladder.heldout_probe_interval[r], ladder.calibration_gap[r],
@@ -188,7 +188,7 @@ def judge_damage(rungs: Rungs, run: Run) -> Verdict:
     )
     return Verdict(
         code, claim, outcome, f"{what} ({name})", fall, (fall - error, fall + error), rungs.scored, "held-out examples",
-        {"accuracy": at.RISE}, tuple(evidence), 
+        {"accuracy": at.RISE}, tuple(evidence),
         "a control with another init scale in which probes fall where these did not, or do not fall where these did",
     )  # fmt: skip
 
@@ -234,13 +234,8 @@ def kind_of(label: str, verdicts: Mapping[str, Verdict]) -> str | None:
         return "genuine" if undamaged and (verdicts["TC201"].holds or verdicts["TC202"].holds) else "undetermined"
     if label == "memorisation" and known:
         progress = verdicts["TC202"]
-        return (
-            "representation improving"
-            if progress.holds
-            else "no progress"
-            if progress.outcome is Outcome.REFUTED
-            else None
-        )
+        words = {Outcome.SUPPORTED: "representation improving", Outcome.REFUTED: "no progress"}
+        return words.get(progress.outcome)
     return None
 
 
@@ -249,7 +244,7 @@ def before_rise(rungs: Rungs, run: Run) -> Array:
     plateau = np.flatnonzero(rungs.plateau)
     if run.fit_step is None or not len(plateau):
         return np.ones(len(rungs.step), dtype=bool)
-    return np.arange(len(rungs.step)) <= plateau[-1]
+    return np.asarray(np.arange(len(rungs.step)) <= plateau[-1])
 
 
 def deepest_fall(step: Array, values: Float, intervals: Float) -> tuple[float, float, float, float]:
@@ -281,8 +276,8 @@ def named_probes(rungs: Rungs) -> tuple[tuple[str, Float, Float], ...]:
 def half_width(*intervals: Float) -> Float:
     """Return the half width of the interval of a difference, from the intervals of its two sides taken as independent."""
     widths = [(interval[..., 1] - interval[..., 0]) / 2 for interval in intervals]
-    half: Float = np.sqrt(np.sum(np.square(widths), axis=0))
-    return half
+    root: Float = np.sqrt(np.sum(np.square(widths), axis=0))
+    return root
 
 
 def too_few(code: str, claim: str, what: str, count: int) -> Verdict:

@@ -36,6 +36,7 @@ from twoclocks.errors import InputError
 from twoclocks.trajectory import CANONICAL_UNITS, Array, EvalBatch, Event, Series, Snapshot, Source, Trajectory
 
 SCHEMA = 1
+SAID = "twoclocks"  # the one entry of a tensor file's metadata
 MANIFEST, JOURNAL, BATCHES, LOCK = "run.json", "events.jsonl", "eval.safetensors", "writer.lock"
 BLOCK = 1 << 16
 # Only these may differ when a run is taken up again: they describe one start of it, not what is trained.
@@ -68,18 +69,18 @@ class RunWriter:
     def write_batches(self, batches: Mapping[str, EvalBatch]) -> None:
         """Write the labels of the evaluation batches, once, before the first snapshot."""
         tensors = {f"labels/{name}": np.asarray(batch.labels, np.int64) for name, batch in batches.items()}
-        sizes = {name: str(batch.population) for name, batch in batches.items()}
-        replace_file(self.folder / BATCHES, save_tensors(tensors, metadata=sizes))
+        populations = {name: batch.population for name, batch in batches.items()}
+        replace_file(self.folder / BATCHES, encode_tensors(tensors, {"populations": populations}))
 
     def write_snapshot(self, step: int, tensors: Mapping[str, Array], flow_time: float | None = None) -> None:
         """Write the tensors of one moment, whole or not at all."""
         step = check_step(step)
-        metadata = {"step": str(step)} | ({} if flow_time is None else {"flow_time": repr(float(flow_time))})
-        replace_file(self.folder / "snapshots" / f"step-{step:09d}.safetensors", encode_tensors(tensors, metadata))
+        moment = {"step": step, "flow_time": None if flow_time is None else float(flow_time)}
+        replace_file(self.folder / "snapshots" / f"step-{step:09d}.safetensors", encode_tensors(tensors, moment))
 
     def write_state(self, step: int, tensors: Mapping[str, Array]) -> None:
         """Replace the state to resume from (weights, optimiser moments, generator state) by that of `step`."""
-        content = encode_tensors(tensors, {"step": str(check_step(step))})
+        content = encode_tensors(tensors, {"step": check_step(step)})
         replace_file(self.folder / "state" / "latest.safetensors", content)
 
     def close(self) -> None:
@@ -225,8 +226,7 @@ def read_state(folder: Path) -> State | None:
     if not path.is_file():
         return None
     with opened_tensors(path) as file:
-        step = int(metadata_of(file, path)["step"])
-        return State(step, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        return State(about(file, path)["step"], {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
 
 def read_journal(path: Path) -> Journal:
@@ -284,9 +284,8 @@ def read_records(path: Path) -> tuple[list[bytes], list[Record]]:
 def read_snapshot(path: Path) -> Snapshot:
     """Read the names and the time of one snapshot, not yet its tensors."""
     with opened_tensors(path) as file:
-        metadata, names = metadata_of(file, path), tuple(file.keys())
-    flow_time = metadata.get("flow_time")
-    return Snapshot(int(metadata["step"]), None if flow_time is None else float(flow_time), LazyTensors(path, names))
+        moment, names = about(file, path), tuple(file.keys())
+    return Snapshot(moment["step"], moment.get("flow_time"), LazyTensors(path, names))
 
 
 def read_batches(path: Path) -> dict[str, EvalBatch]:
@@ -295,8 +294,8 @@ def read_batches(path: Path) -> dict[str, EvalBatch]:
         return {}
     with opened_tensors(path) as file:
         return {
-            name: EvalBatch(name, file.get_tensor(f"labels/{name}"), int(population))
-            for name, population in sorted((file.metadata() or {}).items())
+            name: EvalBatch(name, file.get_tensor(f"labels/{name}"), population)
+            for name, population in sorted(about(file, path, "populations")["populations"].items())
         }
 
 
@@ -309,17 +308,23 @@ def opened_tensors(path: Path) -> Any:
             raise InputError(f"{path} is damaged ({error}); delete it to go on without it") from None
 
 
-def metadata_of(file: Any, path: Path) -> dict[str, str]:
-    """Return the metadata of an opened tensor file of ours, which name its step."""
-    metadata: dict[str, str] = file.metadata() or {}
-    if not metadata.get("step", "").isdigit():
-        raise InputError(f"{path} is damaged (it does not say its step); delete it to go on without it")
-    return metadata
+def about(file: Any, path: Path, key: str = "step") -> dict[str, Any]:
+    """Return what a tensor file of ours says of itself."""
+    try:
+        said = json.loads((file.metadata() or {})[SAID])
+        said[key]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path} is damaged (it does not say its {key}); delete it to go on without it") from None
+    return dict(said)
 
 
-def encode_tensors(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
-    """Encode tensors as a safetensors file, their shapes kept (a number has none) and their memory in order."""
-    return bytes(save_tensors({name: np.asarray(value, order="C") for name, value in tensors.items()}, dict(metadata)))
+def encode_tensors(tensors: Mapping[str, Array], said: Mapping[str, Any]) -> bytes:
+    """Encode tensors as a safetensors file, their shapes kept (a number has none) and their memory in order.
+
+    What the file says of itself is one entry, because the order of several is not fixed and equal files have equal bytes.
+    """
+    arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    return bytes(save_tensors(arrays, {SAID: json.dumps(said)}))
 
 
 def encode_record(record: Mapping[str, Any]) -> bytes:

@@ -172,7 +172,7 @@ class SaveAt:
     snapshot_every: int = 0
     weights: bool = True
     features: bool = True
-    examples: int = 4096
+    examples: int = 2048
 
     def __post_init__(self) -> None:
         for name in ("per_decade", "every", "snapshots_per_decade", "snapshot_every"):

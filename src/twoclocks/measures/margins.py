@@ -36,7 +36,7 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     >>> margin(torch.tensor([[3.0, 1.0, 0.0], [0.0, 1.0, 4.0]]), torch.tensor([0, 1]))
     tensor([ 2., -3.], dtype=torch.float64)
     """
-    return logit_gaps(logits, labels).amin(1)
+    return gaps_to_all(logits, labels).amin(1)
 
 
 def cross_entropy_from_gaps(logits: Tensor, labels: Tensor) -> Tensor:
@@ -49,7 +49,24 @@ def cross_entropy_from_gaps(logits: Tensor, labels: Tensor) -> Tensor:
     >>> float(cross_entropy_from_gaps(torch.tensor([[40.0, 0.0]]), torch.tensor([0])))
     4.248...e-18
     """
-    log_odds_against = torch.logsumexp(-logit_gaps(logits, labels), 1)
+    return cross_entropy_of(gaps_to_all(logits, labels))
+
+
+def gaps_to_all(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the gaps to all classes, `[n c]`, with infinity in place of each example's own class.
+
+    Minima and sums of exp(−Γ) are those of `logit_gaps`, at a fraction of its cost.
+    """
+    check_logits(logits, labels)
+    logits, own = logits.detach(), labels.long()[:, None]
+    return (logits.gather(1, own).double() - logits).scatter_(1, own, torch.inf)
+
+
+def cross_entropy_of(gaps: Tensor) -> Tensor:
+    """Return the cross-entropy of every example, `[n]`, from its gaps."""
+    nearest = gaps.amin(1)
+    nearest = nearest.where(nearest.isfinite(), 0.0)
+    log_odds_against = (nearest[:, None] - gaps).exp_().sum(1).log() - nearest
     return torch.nn.functional.softplus(log_odds_against, threshold=700.0)
 
 

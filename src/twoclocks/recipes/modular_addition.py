@@ -54,7 +54,7 @@ def modular_addition(*, weight_decay: float = 1.0, **settings: Any) -> Recipe:
         title="Modular addition with an embedding MLP",
         source="task arXiv 2201.02177; setting after arXiv 2606.05863 section 5, made faster; clocks measured by us",
         settings=resolved,
-        save_at=SaveAt(per_decade=20, every=50, snapshots_per_decade=5, snapshot_every=200),
+        save_at=SaveAt(per_decade=20, every=50, snapshots_per_decade=5, snapshot_every=200, examples=4096),
         problem=problem,
         cost=COST * work(resolved) / work({name: setting.default for name, setting in SETTINGS.items()}),
         expected=EXPECTED if is_default else None,

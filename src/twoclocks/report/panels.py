@@ -302,8 +302,9 @@ def quantities_of(plan: Plan, evidence: Evidence) -> list[list[Line]]:
     """Return the lines of each quantity that a panel shows."""
     if plan.key == "ladder":
         return ladder_lines(evidence)
-    found = {name: series for name, series in recorded(evidence).items() if plan.belongs(name)}
-    return [lines_of(series, *look_of(name, i)) for i, (name, series) in enumerate(found.items())]
+    series = recorded(evidence)
+    found = {name: series[name] for name in [*SPLITS, *series] if name in series and plan.belongs(name)}
+    return [lines_of(one, *look_of(name, i)) for i, (name, one) in enumerate(found.items())]
 
 
 def look_of(name: str, place: int) -> tuple[str, int]:

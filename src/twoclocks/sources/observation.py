@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twoclocks.measures.margins import accuracy, cross_entropy_from_gaps, logit_scale, margin
+from twoclocks.measures.margins import cross_entropy_of, gaps_to_all, logit_scale
 from twoclocks.trajectory import Array
 
 Blocks = Mapping[str, Sequence[str]]
@@ -28,10 +28,11 @@ def scalars_of_logits(split: str, logits: Tensor, labels: Tensor) -> dict[str, f
     A logit that is NaN or has overflowed makes the loss NaN, as in the training itself, and a NaN gap counts as wrong.
     A logit of −∞ (a class masked out) does no harm. Margins and scale are left out unless they are finite.
     """
-    margins = margin(logits, labels)
+    gaps = gaps_to_all(logits, labels)
+    margins = gaps.amin(1)
     overflowed = bool((logits.isnan() | logits.isposinf()).any())
-    loss = float("nan") if overflowed else float(cross_entropy_from_gaps(logits, labels).mean())
-    scalars = {f"{split}_loss": loss, f"{split}_accuracy": float(accuracy(logits, labels))}
+    loss = float("nan") if overflowed else float(cross_entropy_of(gaps).mean())
+    scalars = {f"{split}_loss": loss, f"{split}_accuracy": float((margins > 0).double().mean())}
     if bool(torch.isfinite(margins).all()):
         at = torch.tensor([0.0, 0.01, 0.5], dtype=margins.dtype, device=margins.device)
         low = torch.quantile(margins, at).tolist()
@@ -79,10 +80,9 @@ def compact(features: Tensor) -> Array:
 
     Probes and ranks of features rounded so differ by less than their own errors; losses and margins never see them.
     """
-    values = as_float32(features)
-    largest = float(np.abs(values).max(initial=0.0))
+    largest = float(features.detach().abs().max()) if features.numel() else 0.0
     fits = largest == 0.0 or 1e-2 < largest < LARGEST_FLOAT16
-    return values.astype(np.float16) if fits else values
+    return features.detach().half().cpu().numpy() if fits else as_float32(features)
 
 
 def as_float32(tensor: Tensor) -> Array:
