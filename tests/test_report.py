@@ -70,11 +70,19 @@ def test_a_full_run_has_every_panel_with_lines_over_one_axis():
     assert figure.not_drawn == ("lr",)
 
 
+def test_what_decides_stands_above_the_figure_and_everything_below(page: str) -> None:
+    why, figure, claims = (page.index(f'id="{name}"') for name in ("why", "time", "claims"))
+    assert why < figure < claims
+    assert ">refuted</span>" not in page[why:figure]
+    assert page[why:figure].count('<p class="claim">') > 0
+    assert ">refuted</span>" in page[claims:]
+
+
 def test_the_page_says_verdict_evidence_clocks_and_limits(page: str):
     text = re.sub(r"<[^>]+>", " ", page)
     said = [
         "grokking", "genuine", "confidence: high", "71 times later", "What would overturn this", "supported", "refuted",
-        "undetermined", "not applicable", "[66.9, 75.2]", "n = 1 run ", "delay ratio 2", "&gt; 20,000", "± 601",
+        "undetermined", "not applicable", "[66.9, 75.2]", "n = 1 run ", "delay ratio 2", "&gt; 20,000", "−601",
         "What this cannot tell", "killed and resumed", "recipe.weight_decay", "2.13.0", "14 min", "0.65",
     ]  # fmt: skip
     assert [phrase for phrase in said if phrase not in text] == []

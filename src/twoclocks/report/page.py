@@ -22,6 +22,7 @@ from twoclocks.report.figures import COLOURS, DASHES, GRID, INK, MUTED, draw_fig
 from twoclocks.report.panels import POINTS, FigureData, Line, Panel, alone, figure_data
 from twoclocks.store import replace_file, told
 from twoclocks.trajectory import Array
+from twoclocks.verdicts import Outcome
 
 if TYPE_CHECKING:
     from twoclocks.decomposition import Decomposition
@@ -58,6 +59,7 @@ def page_of(evidence: Evidence, diagnosis: Diagnosis, figure: FigureData) -> str
     settings = evidence.trajectory.settings
     page: str = template().render(
         diagnosis=diagnosis,
+        decisive=[v for v in diagnosis.verdicts if v.outcome in (Outcome.SUPPORTED, Outcome.UNDETERMINED)],
         source=diagnosis.source,
         figure=figure,
         drawings={panel.key: themed(draw_panel(figure, panel)) for panel in figure.panels if panel.lines},
@@ -89,7 +91,9 @@ def template() -> Any:
         lstrip_blocks=True,
         finalize=shortened,
     )
-    environment.filters |= {"number": number, "count": count, "strikes": strikes, "criterion": criterion}
+    environment.filters |= {
+        "number": number, "count": count, "strikes": strikes, "criterion": criterion, "sentence": sentence,
+    }  # fmt: skip
     environment.globals |= {"colours": len(COLOURS), "dashes": DASHES, "longest": LONGEST_LIST}
     return environment.get_template("report.html")
 
@@ -222,6 +226,15 @@ def number(value: float | None) -> str:
         return "–"
     digits, _, exponent = (f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}").partition("e")
     return digits.replace("-", "−") + (f"×10{raised(int(exponent))}" if exponent else "")
+
+
+def sentence(text: str) -> str:
+    """Return a text with a capital at its front.
+
+    >>> sentence("the run fitted")
+    'The run fitted'
+    """
+    return text[:1].upper() + text[1:]
 
 
 def count(value: float) -> str:
