@@ -69,10 +69,9 @@ def stop_when_finished(run: Run, verdicts: Mapping[str, Verdict]) -> Stop:
     if verdicts["TC109"].holds:
         return Stop("no", "the held-out measure is still improving")
     if verdicts["TC109"].outcome is not Outcome.REFUTED or run.generalised_step is None:
-        return Stop(
-            "undetermined",
-            "it was improving until lately, or there are too few evaluations to see that it stands still",
-        )
+        few = verdicts["TC109"].interval is None or run.generalised_step is None
+        seen = "there are too few evaluations" if few else "it was improving too lately"
+        return Stop("undetermined", f"{seen} to see that it stands still")
     since = int((heldout.step >= run.generalised_step).sum())
     span = float(heldout.step[-1]) - run.generalised_step
     settled = since >= at.STANDS_STILL_EVALUATIONS and span >= run.generalised_step - run.first_step

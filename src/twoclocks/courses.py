@@ -42,6 +42,15 @@ class Course:
         return self.name.endswith("accuracy")
 
     @property
+    def title(self) -> str:
+        """Return the name as a reader says it.
+
+        >>> Course("train_accuracy", *[np.zeros(1)] * 4, 0.0, 0.0, 1.0, True).title
+        'training accuracy'
+        """
+        return self.name.replace("heldout", "held-out").replace("train_", "training ").replace("_", " ")
+
+    @property
     def best(self) -> float:
         """Return the best smoothed share."""
         return float(self.smooth.max())

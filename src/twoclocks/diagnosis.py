@@ -18,7 +18,7 @@ from twoclocks.courses import Run, run_of
 from twoclocks.errors import InputError
 from twoclocks.evidence import Evidence, examine
 from twoclocks.labels import Label, common_label, label_of
-from twoclocks.ladder_verdicts import judge_ladder, kind_of
+from twoclocks.ladder_verdicts import judge_ladder, kind_of, why_no_kind
 from twoclocks.sources.logs import read_columns, read_log
 from twoclocks.store import MANIFEST, load
 from twoclocks.text import as_text
@@ -141,7 +141,7 @@ def judge(evidence: Evidence) -> Diagnosis:
         verdicts=tuple(verdicts.values()),
         offers=offers_of(evidence, judged[shown], shown),
         events=condensed([*trajectory.events, *events_of(clocks, trajectory)]),
-        cannot_tell=cannot_tell(label.name, run, trajectory),
+        cannot_tell=(*why_no_kind(label.name, kind, judged[shown]), *cannot_tell(label.name, run, trajectory)),
         measure_next=measure_next(label.name, run, trajectory),
         runs=trajectory.runs,
         descent=descent_of(label.name, run),

@@ -15,12 +15,13 @@ import numpy as np
 from twoclocks import thresholds as at
 from twoclocks.courses import Run
 from twoclocks.trajectory import Array, Float
-from twoclocks.verdicts import Outcome, Verdict
+from twoclocks.verdicts import Outcome, Verdict, compared
 
 if TYPE_CHECKING:
     from twoclocks.decomposition import Decomposition
 
 FEWEST_SNAPSHOTS = 3
+KIND = ("TC201", "TC202", "TC203")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Rungs:
     calibration_gap_interval: Float
     plateau: Array
     scored: int
+    fitted: tuple[int, int]
     preset: str
 
 
@@ -57,7 +59,8 @@ def rungs_of(ladder: Decomposition, run: Run, r: int) -> Rungs:
     return Rungs(
         step, ladder.native[r], ladder.train_probe[r], ladder.heldout_probe[r], ladder.native_interval[r],
         ladder.train_probe_interval[r], ladder.heldout_probe_interval[r], ladder.calibration_gap[r],
-        ladder.calibration_gap_interval[r], plateau, ladder.scored, ladder.preset,
+        ladder.calibration_gap_interval[r], plateau, ladder.scored,
+        (ladder.fitted_on_train, ladder.fitted_on_heldout), ladder.preset,
     )  # fmt: skip
 
 
@@ -90,28 +93,21 @@ def judge_lead(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> Ve
     showing = int((rungs.plateau & (lead - error > 0)).sum())
     by_preset = {name: preset_lead(other, rungs, r) for name, other in presets.items()}
     against = [name for name, value in by_preset.items() if value is not None and value <= 0]
-    shown = lead[place] - error[place] > 0 and lead[place] >= at.LEAD and showing >= FEWEST_SNAPSHOTS
     evidence = [
         f"at step {rungs.step[place]:g}: native {rungs.native[place]:.3f}, train-fit probe {rungs.train_probe[place]:.3f}, "
-        f"held-out-fit probe {rungs.heldout_probe[place]:.3f} ({rungs.preset})",
+        f"held-out-fit probe {rungs.heldout_probe[place]:.3f} ({rungs.preset}, fitted on {rungs.fitted[0]} training and "
+        f"{rungs.fitted[1]} held-out examples)",
         f"{showing} of {int(rungs.plateau.sum())} snapshots on the plateau show it",
         *(f"largest with the {name} probe: {value:+.3f}" for name, value in by_preset.items() if value is not None),
     ]
-    outcome = Outcome.REFUTED if not shown else Outcome.UNDETERMINED if against else Outcome.SUPPORTED
     interval = (float(lead[place] - error[place]), float(lead[place] + error[place]))
+    outcome = compared(interval, at.LEAD)
+    if outcome is Outcome.SUPPORTED and (against or showing < FEWEST_SNAPSHOTS):
+        outcome = Outcome.UNDETERMINED
     return Verdict(
-        code,
-        claim,
-        outcome,
-        what,
-        float(lead[place]),
-        interval,
-        rungs.scored,
-        "held-out examples",
-        thresholds,
-        tuple(evidence),
-        "a probe preset under which the lead vanishes",
-    )
+        code, claim, outcome, what, float(lead[place]), interval, rungs.scored, "held-out examples", thresholds,
+        tuple(evidence), "a probe preset under which the lead vanishes",
+    )  # fmt: skip
 
 
 def judge_progress(rungs: Rungs) -> Verdict:
@@ -138,26 +134,11 @@ def judge_progress(rungs: Rungs) -> Verdict:
         f"{probe}: {value:+.3f} ± {wide:.3f} from step {steps[0]:g} to {steps[-1]:g}"
         for probe, (value, wide) in gains.items()
     )
-    outcome = (
-        Outcome.SUPPORTED
-        if gain - error > 0 and gain >= at.RISE
-        else Outcome.REFUTED
-        if gain - error < at.RISE
-        else Outcome.UNDETERMINED
-    )
+    interval = (gain - error, gain + error)
     return Verdict(
-        code,
-        claim,
-        outcome,
-        f"{what} ({name})",
-        gain,
-        (gain - error, gain + error),
-        rungs.scored,
-        "held-out examples",
-        {"accuracy": at.RISE},
-        evidence,
-        "a longer plateau",
-    )
+        code, claim, compared(interval, at.RISE), f"{what} ({name})", gain, interval, rungs.scored, "held-out examples",
+        {"accuracy": at.RISE}, evidence, "a longer plateau",
+    )  # fmt: skip
 
 
 def judge_damage(rungs: Rungs, run: Run) -> Verdict:
@@ -179,15 +160,12 @@ def judge_damage(rungs: Rungs, run: Run) -> Verdict:
     evidence = [f"{probe}: fell by {f:.3f} ± {e:.3f} from step {a:g} to {b:g}" for probe, (f, e, a, b) in falls.items()]
     if rungs.step[0] != 0:
         evidence.append(f"step 0 was not recorded; the first snapshot is step {rungs.step[0]:g}")
-    outcome = (
-        Outcome.SUPPORTED
-        if fall - error > 0 and fall >= at.RISE
-        else Outcome.REFUTED
-        if rungs.step[0] == 0
-        else Outcome.UNDETERMINED
-    )
+    interval = (fall - error, fall + error)
+    outcome = compared(interval, at.RISE)
+    if outcome is Outcome.REFUTED and rungs.step[0] != 0:  # the baseline, the network at initialisation, was not seen
+        outcome = Outcome.UNDETERMINED
     return Verdict(
-        code, claim, outcome, f"{what} ({name})", fall, (fall - error, fall + error), rungs.scored, "held-out examples",
+        code, claim, outcome, f"{what} ({name})", fall, interval, rungs.scored, "held-out examples",
         {"accuracy": at.RISE}, tuple(evidence),
         "a control with another init scale in which probes fall where these did not, or do not fall where these did",
     )  # fmt: skip
@@ -196,23 +174,18 @@ def judge_damage(rungs: Rungs, run: Run) -> Verdict:
 def judge_refit(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> Verdict:
     """Judge whether refitting only the readout on the training split would help now; the effect is the calibration gap."""
     claim = "refitting only the readout on the training split would raise held-out accuracy now"
-    gap, interval = float(rungs.calibration_gap[-1]), rungs.calibration_gap_interval[-1]
+    gap, (low, high) = float(rungs.calibration_gap[-1]), rungs.calibration_gap_interval[-1].tolist()
     last = rungs.step[-1]
     others = {name: float(o.calibration_gap_interval[r, -1, 0]) for name, o in presets.items() if o.step[-1] == last}
     evidence = [
         f"at step {last:g}: train-fit probe {rungs.train_probe[-1]:.3f}, native {rungs.native[-1]:.3f} ({rungs.preset})"
     ]
-    evidence += [f"lower bound with the {name} probe: {low:+.3f}" for name, low in others.items()]
-    enough = interval[0] > 0 and gap >= at.RISE
-    outcome = (
-        Outcome.SUPPORTED
-        if enough and all(low > 0 for low in others.values())
-        else Outcome.UNDETERMINED
-        if enough
-        else Outcome.REFUTED
-    )
+    evidence += [f"lower bound with the {name} probe: {bound:+.3f}" for name, bound in others.items()]
+    outcome = compared((low, high), at.RISE)
+    if outcome is Outcome.SUPPORTED and not all(bound > 0 for bound in others.values()):
+        outcome = Outcome.UNDETERMINED
     return Verdict(
-        "TC204", claim, outcome, "train-fit probe − native accuracy at the end", gap, (float(interval[0]), float(interval[1])),
+        "TC204", claim, outcome, "train-fit probe − native accuracy at the end", gap, (low, high),
         rungs.scored, "held-out examples", {"accuracy": at.RISE}, tuple(evidence),
         "a probe preset under which the gap vanishes",
     )  # fmt: skip
@@ -224,7 +197,7 @@ def kind_of(label: str, verdicts: Mapping[str, Verdict]) -> str | None:
     Grokking is genuine where the features were never damaged and led or improved before the rise, spurious where they were
     damaged first. Memorisation is told apart by whether the representation improves meanwhile.
     """
-    known = all(code in verdicts for code in ("TC201", "TC202", "TC203"))
+    known = all(code in verdicts for code in KIND)
     if label == "grokking":
         if not known:
             return "undetermined"
@@ -237,6 +210,15 @@ def kind_of(label: str, verdicts: Mapping[str, Verdict]) -> str | None:
         words = {Outcome.SUPPORTED: "representation improving", Outcome.REFUTED: "no progress"}
         return words.get(progress.outcome)
     return None
+
+
+def why_no_kind(label: str, kind: str | None, verdicts: Mapping[str, Verdict]) -> tuple[str, ...]:
+    """Return why a run whose features were kept has no kind, naming the claims that are open."""
+    if label != "grokking" or kind != "undetermined" or "TC203" not in verdicts:
+        return ()
+    open_claims = [f"{v.code} ({v.n} {v.unit_of_n})" for v in verdicts.values() if v.code in KIND and not v.is_settled]
+    because = f"{' and '.join(open_claims)} left open" if open_claims else "the probes neither led nor rose before it"
+    return (f"whether the late rise is genuine or spurious: {because}",)
 
 
 def before_rise(rungs: Rungs, run: Run) -> Array:

@@ -46,6 +46,11 @@ class Verdict:
     overturned_by: str = ""
 
     @property
+    def is_settled(self) -> bool:
+        """Return whether the claim is supported or refuted."""
+        return self.outcome in (Outcome.SUPPORTED, Outcome.REFUTED)
+
+    @property
     def holds(self) -> bool:
         """Return whether the claim is supported."""
         return self.outcome is Outcome.SUPPORTED
@@ -117,7 +122,7 @@ def judge_fit(run: Run) -> Verdict:
         if run.fit_step is not None
         else "it never comes to the fit in this log"
     )
-    best = f"best {train.name} {train.in_unit(train.best):.4g} at step {train.best_step:g} (chance {train.chance:.3g})"
+    best = f"best {train.title} {train.in_unit(train.best):.4g} at step {train.best_step:g} (chance {train.chance:.3g})"
     outcome = Outcome.SUPPORTED if run.fit_step is not None else Outcome.REFUTED
     return Verdict(
         "TC102",
@@ -141,7 +146,7 @@ def judge_generalisation(run: Run) -> Verdict:
     if heldout is None:
         return not_applicable("TC103", claim, "no held-out loss or accuracy was recorded")
     evidence = [
-        f"best {heldout.name} {heldout.in_unit(heldout.best):.4g} at step {heldout.best_step:g} ({chance_words(heldout)})"
+        f"best {heldout.title} {heldout.in_unit(heldout.best):.4g} at step {heldout.best_step:g} ({chance_words(heldout)})"
     ]
     followed = following(run)
     if followed is not None:
@@ -254,7 +259,7 @@ def judge_double_descent(run: Run) -> Verdict:
     early = dip.first_step < run.fit_step if run.fit_step is not None else dip.first < at.NEARLY_PERFECT
     shape = dip.first >= at.DIP_FIRST * heldout.best and effect >= at.DIP_RECOVERED
     evidence = (
-        f"{heldout.name} {heldout.in_unit(dip.first):.4g} at step {dip.first_step:g}, {heldout.in_unit(dip.trough):.4g} at "
+        f"{heldout.title} {heldout.in_unit(dip.first):.4g} at step {dip.first_step:g}, {heldout.in_unit(dip.trough):.4g} at "
         f"{dip.trough_step:g}, {heldout.in_unit(dip.second):.4g} at {dip.second_step:g} (smoothed)",
         "the first peak comes before the fit"
         if early
@@ -298,7 +303,7 @@ def judge_degradation(run: Run) -> Verdict:
     end = end_share(heldout)
     gone, error = (heldout.best - end) / heldout.best, 2 * heldout.noise / heldout.best
     evidence = (
-        f"{heldout.name} was {heldout.in_unit(heldout.best):.4g} at step {heldout.best_step:g} and ends at "
+        f"{heldout.title} was {heldout.in_unit(heldout.best):.4g} at step {heldout.best_step:g} and ends at "
         f"{heldout.in_unit(end):.4g} (smoothed)",
     )
     outcome = Outcome.SUPPORTED if gone >= max(at.WORSE, 2 * error) else Outcome.REFUTED
@@ -384,7 +389,7 @@ def judge_movement(course: Course | None, split: str) -> Verdict:
         )
     interval = (half.gain - 2 * half.standard_error, half.gain + 2 * half.standard_error)
     evidence = (
-        f"{course.name}: {half.gain:+.3g} of the way to perfection over the last half, {third.gain:+.3g} over the last third",
+        f"{course.title}: {half.gain:+.3g} of the way to perfection over the last half, {third.gain:+.3g} over the last third",
     )
     settled_late = np.isfinite(third.standard_error) and third.gain < at.STILL_MOVING
     outcome = compared(interval, at.STILL_MOVING)
@@ -431,7 +436,9 @@ def over_runs(verdicts: Sequence[Verdict]) -> Verdict:
     if len(verdicts) == 1:
         return first
     outcomes = {verdict.outcome for verdict in verdicts}
-    counts = ", ".join(f"{sum(v.outcome is outcome for v in verdicts)} {outcome}" for outcome in sorted(outcomes))
+    counts = ", ".join(
+        f"{sum(v.outcome is one for v in verdicts)} {one.replace('_', ' ').lower()}" for one in sorted(outcomes)
+    )
     effects = np.array([v.effect for v in verdicts if v.effect is not None and np.isfinite(v.effect)])
     effect = float(effects.mean()) if len(effects) else None
     interval = t_interval(effects) if len(effects) > 1 else None

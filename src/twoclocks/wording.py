@@ -32,7 +32,7 @@ def sentence_of(label: str, run: Run, unit: str, trajectory: Trajectory) -> str:
     if label == "memorisation":
         return f"It fitted {fit} and has not generalised by {last}: best {best}."
     if label == "failure to fit" and train is not None:
-        return f"It did not fit: best {measure_words(train.name)} {train.in_unit(train.best):.3g} by {last}."
+        return f"It did not fit: best {train.title} {train.in_unit(train.best):.3g} by {last}."
     if label == "slow learning":
         return f"It is still learning at {last}, neither fitted nor flat: best {best}."
     if label == "overfitting":
@@ -48,9 +48,7 @@ def sentence_of(label: str, run: Run, unit: str, trajectory: Trajectory) -> str:
 
 def best_words(run: Run) -> str:
     """Return the best held-out measure."""
-    return (
-        "" if run.heldout is None else f"{measure_words(run.heldout.name)} {run.heldout.in_unit(run.heldout.best):.3g}"
-    )
+    return "" if run.heldout is None else f"{run.heldout.title} {run.heldout.in_unit(run.heldout.best):.3g}"
 
 
 def end_words(run: Run) -> str:
@@ -87,17 +85,10 @@ def why_undetermined(run: Run) -> str:
     return "the runs do not agree"
 
 
-def measure_words(name: str) -> str:
-    """Return a canonical column name as a reader says it."""
-    return name.replace("heldout", "held-out").replace("train_", "training ").replace("_", " ")
-
-
 def descent_words(run: Run, unit: str) -> str:
     """Return the three turning points of a double descent."""
     heldout, dip = run.heldout, run.dip
     if heldout is None or dip is None:
         return "no dip was found"
     points = ((dip.first, dip.first_step), (dip.trough, dip.trough_step), (dip.second, dip.second_step))
-    return f"{measure_words(heldout.name)} " + ", ".join(
-        f"{heldout.in_unit(share):.3g} at {unit} {step:g}" for share, step in points
-    )
+    return f"{heldout.title} " + ", ".join(f"{heldout.in_unit(share):.3g} at {unit} {step:g}" for share, step in points)

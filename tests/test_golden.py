@@ -1,0 +1,67 @@
+"""A recorded run folder, from bytes to verdicts: modular addition, p = 29, one run, 1,400 steps."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import twoclocks as tc
+
+RUN = Path(__file__).parent / "data" / "run"
+
+
+def test_the_recorded_run_gets_its_diagnosis() -> None:
+    diagnosis = tc.diagnose(RUN)
+    assert (diagnosis.label, diagnosis.kind, diagnosis.confidence, diagnosis.stop.answer) == (
+        "grokking",
+        "undetermined",
+        "high",
+        "no",
+    )
+    assert {clock.name: (clock.value, clock.resolution) for clock in diagnosis.clocks} == {
+        "T_fit": (63, 7), "T_gen_0.9": (794, 44), "T_gen_0.99": (1100, 50),
+    }  # fmt: skip
+    outcomes = {verdict.code: str(verdict.outcome) for verdict in diagnosis.verdicts}
+    assert outcomes == {
+        "TC101": "REFUTED", "TC102": "SUPPORTED", "TC103": "SUPPORTED", "TC104": "SUPPORTED", "TC105": "REFUTED",
+        "TC106": "REFUTED", "TC107": "REFUTED", "TC108": "REFUTED", "TC109": "SUPPORTED",
+        "TC201": "UNDETERMINED", "TC202": "SUPPORTED",
+        "TC203": "UNDETERMINED", "TC204": "REFUTED",
+    }  # fmt: skip
+    effects = {verdict.code: verdict.effect for verdict in diagnosis.verdicts}
+    assert effects["TC104"] == pytest.approx(794 / 63)
+    assert effects["TC202"] == pytest.approx(0.211, abs=0.02)
+    # 128 scored examples cannot exclude a fall of 0.05, and the diagnosis says so
+    assert "TC203 (128 held-out examples)" in diagnosis.cannot_tell[0]
+
+
+def test_the_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:
+    assert tc.diagnose(RUN).to_json() == tc.diagnose(RUN).to_json()
+    copy = tmp_path / "run"
+    shutil.copytree(RUN, copy)
+    elsewhere = tc.diagnose(copy).to_json().replace(str(copy), str(RUN))
+    assert elsewhere == tc.diagnose(RUN).to_json()
+
+
+def test_measures_of_the_recorded_run_can_be_taken_again() -> None:
+    run = tc.load(RUN)
+    rank = tc.measure(run, tc.stable_rank, of="end_to_end")
+    assert len(rank.step) == len(run.snapshots) == 17
+    assert rank.value[0, -1] == pytest.approx(float(tc.stable_rank(last_logits(run))), rel=1e-9)
+    ladder = tc.decompose(run)
+    assert ladder.train_probe[0, -1] > 0.8
+    assert ladder.scored == 128
+
+
+def last_logits(run: tc.Trajectory):  # type: ignore[no-untyped-def]
+    import torch
+
+    tensors = run.snapshots[-1].tensors
+    features = torch.cat([torch.tensor(tensors[f"features/{split}"][0]).double() for split in ("train", "heldout")])
+    logits = (
+        features @ torch.tensor(tensors["readout/weight"][0]).double().T
+        + torch.tensor(tensors["readout/bias"][0]).double()
+    )
+    return logits - logits.mean(1, keepdim=True)
