@@ -119,6 +119,8 @@ def cannot_tell(label: str, run: Run, trajectory: Trajectory) -> tuple[str, ...]
         said.append("the level of the untrained network: the log starts after learning began")
     if trajectory.runs == 1:
         said.append("how much of this is the seed: it is one run")
+    else:
+        said.append(f"whether another setting does the same: these are {trajectory.runs} runs of one setting")
     if "weight_norm" not in trajectory.scalars:
         said.append(
             "whether the weights grew or shrank meanwhile, the first confounder of a delay: no weight norm was recorded"
