@@ -276,3 +276,73 @@ def test_every_diagnosis_is_complete() -> None:
         assert diagnosis.measure_next
         assert all(v.overturned_by for v in diagnosis.verdicts if v.outcome in (Outcome.SUPPORTED, Outcome.REFUTED))
     assert len(seen) == 19
+
+
+NORMAL = np.random.default_rng(0).normal
+LATE = [0.05] * 150 + [0.99] * 150
+
+
+def rows(count: int, first: int = 100) -> list[int]:
+    return list(range(first, first + 100 * count, 100))
+
+
+def test_a_log_that_starts_fitted_can_still_be_grokking() -> None:
+    assert diagnose({"step": rows(300), "train_acc": [1.0] * 300, "val_acc": LATE}).label == "grokking"
+
+
+@pytest.mark.parametrize("level", [0.5, 0.52, 0.55, 0.58])
+def test_two_class_memorisation_is_memorisation_wherever_the_log_starts(level: float) -> None:
+    heldout = (level + NORMAL(0, 0.01, 300)).tolist()
+    assert diagnose({"step": rows(300), "train_acc": [1.0] * 300, "val_acc": heldout}).label == "memorisation"
+
+
+def test_held_out_losses_that_begin_later_than_training_losses_are_ordinary_learning() -> None:
+    step = np.arange(0, 5001, 10)
+    train = 2.8 + 8.1 * (1 + step / 50) ** -0.7
+    heldout = [float(loss) + 0.02 if i % 25 == 0 and i else None for i, loss in enumerate(train)]
+    assert (
+        diagnose({"step": step.tolist(), "train_loss": train.tolist(), "val_loss": heldout}).label
+        == "ordinary learning"
+    )
+
+
+@pytest.mark.parametrize("level", [0.82, 0.85, 0.9, 0.95, 0.98])
+def test_a_plateau_short_of_perfect_is_never_told_to_stop(level: float) -> None:
+    heldout = np.concatenate([np.linspace(0.01, level, 30), np.full(270, level)]) + NORMAL(0, 0.001, 300)
+    table = {
+        "step": rows(300, 0),
+        "train_acc": np.minimum(np.linspace(0.01, 8, 300), 1).tolist(),
+        "val_acc": heldout.tolist(),
+    }
+    assert diagnose(table).stop.answer != "yes"
+
+
+def test_training_that_dips_along_is_no_double_descent() -> None:
+    dip = 0.4 * np.exp(-(((np.arange(200) - 60) / 8) ** 2))
+    train, heldout = np.minimum(np.arange(200) / 120, 0.98) - dip, np.minimum(np.arange(200) / 40, 0.9) - dip
+    table = {"step": rows(200, 0), "train_acc": train.clip(0.1).tolist(), "val_acc": heldout.clip(0.1).tolist()}
+    assert diagnose(table).label != "epoch-wise double descent"
+
+
+def test_noise_at_chance_has_neither_a_delay_nor_a_loss() -> None:
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(0, 0.003, 61)
+        table = {"step": rows(61, 0), "train_acc": [0.1, 0.3, 0.6, 0.9] + [1.0] * 57, "val_acc": (0.1 + noise).tolist()}
+        diagnosis = diagnose(table)
+        assert diagnosis.label == "memorisation"
+        assert not [v.code for v in diagnosis.verdicts if v.holds and v.code in ("TC103", "TC104", "TC105", "TC107")]
+
+
+def test_a_rise_under_way_is_not_given_a_time_it_has_not_reached() -> None:
+    table = cut(table_of("modadd97_mlp_log"), 175)
+    diagnosis = diagnose(table)
+    assert next(clock for clock in diagnosis.clocks if clock.name == "T_gen_0.9").censored
+    assert "generalised only at" not in diagnosis.summary
+
+
+def test_a_log_in_epochs_speaks_of_epochs() -> None:
+    accuracy = [min(1.0, i / 10) for i in range(40)]
+    diagnosis = diagnose({"epoch": list(range(40)), "accuracy": accuracy, "val_accuracy": [0.9 * a for a in accuracy]})
+    said = " ".join([diagnosis.stop.why, diagnosis.summary, *(row for v in diagnosis.verdicts for row in v.evidence)])
+    assert "epoch" in said
+    assert " step " not in said

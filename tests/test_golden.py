@@ -16,9 +16,9 @@ def test_the_recorded_run_gets_its_diagnosis() -> None:
     diagnosis = tc.diagnose(RUN)
     assert (diagnosis.label, diagnosis.kind, diagnosis.confidence, diagnosis.stop.answer) == (
         "grokking",
-        "undetermined",
+        "genuine",
         "high",
-        "no",
+        "undetermined",
     )
     assert {clock.name: (clock.value, clock.resolution) for clock in diagnosis.clocks} == {
         "T_fit": (63, 7), "T_gen_0.9": (794, 44), "T_gen_0.99": (1100, 50),
@@ -26,15 +26,16 @@ def test_the_recorded_run_gets_its_diagnosis() -> None:
     outcomes = {verdict.code: str(verdict.outcome) for verdict in diagnosis.verdicts}
     assert outcomes == {
         "TC101": "REFUTED", "TC102": "SUPPORTED", "TC103": "SUPPORTED", "TC104": "SUPPORTED", "TC105": "REFUTED",
-        "TC106": "REFUTED", "TC107": "REFUTED", "TC108": "REFUTED", "TC109": "SUPPORTED",
+        "TC106": "REFUTED", "TC107": "REFUTED", "TC108": "REFUTED", "TC109": "UNDETERMINED",
         "TC201": "UNDETERMINED", "TC202": "SUPPORTED",
-        "TC203": "UNDETERMINED", "TC204": "REFUTED",
+        "TC203": "REFUTED", "TC204": "REFUTED",
     }  # fmt: skip
     effects = {verdict.code: verdict.effect for verdict in diagnosis.verdicts}
     assert effects["TC104"] == pytest.approx(794 / 63)
     assert effects["TC202"] == pytest.approx(0.211, abs=0.02)
-    # 128 scored examples cannot exclude a fall of 0.05, and the diagnosis says so
-    assert "TC203 (128 held-out examples)" in diagnosis.cannot_tell[0]
+    # 128 scored examples leave the lead of the probes open, and the verdict says how many they are
+    lead = next(verdict for verdict in diagnosis.verdicts if verdict.code == "TC201")
+    assert (lead.n, lead.unit_of_n) == (128, "held-out examples")
 
 
 def test_the_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:

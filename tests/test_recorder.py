@@ -375,6 +375,9 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
         r"readout 'body.0' takes and gives \[4, 6\] and \[4, 16\], the model gives \[4, 3\]",
     ),
     "budget": ({"budget": 0.0}, "budget must be a share of the training time above 0"),
+    "budget in words": ({"budget": "x"}, "budget must be a share .* such as 0.03, got 'x'"),
+    "budget below zero": ({"budget": -0.1}, "budget must be a share of the training time above 0"),
+    "no budget": ({"budget": None}, "budget must be a share .* got None"),
     "budget not a number": ({"budget": math.nan}, "budget must be a share of the training time above 0"),
     "unknown parameter": (
         {"blocks": {"a": ["fc.wait"]}},
@@ -421,9 +424,11 @@ def test_a_layer_that_is_called_twice_is_no_readout(tmp_path: Path) -> None:
 def test_the_folder_of_another_training_is_refused(tmp_path: Path) -> None:
     record(tmp_path / "run", Net()).close()
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=r"holds another run .it differs in blocks, model, parameters, readout"):
+    with pytest.raises(
+        InputError, match=r"it differs in blocks: .* there, .* here; model: Net there, Linear here; .*more"
+    ):
         record(tmp_path / "run", nn.Linear(6, 3))
-    with pytest.raises(InputError, match=r"holds another run .it differs in optimizer"):
+    with pytest.raises(InputError, match=r"holds another run .it differs in optimizer: nothing there, "):
         record(tmp_path / "run", model := Net(), optimizer=sgd(model))
     with pytest.raises(InputError, match=r"was recorded with other heldout examples; give the same .seed the split."):
         record(tmp_path / "run", Net(), heldout=pair(30, 77))
@@ -650,7 +655,41 @@ def test_a_training_begun_anew_from_other_weights_is_not_mixed_into_the_folder(
         strict.step(1)
     with record(tmp_path / "run", Net(seed=1)) as same:
         same.step(1)
-    assert load(tmp_path / "run").events[-1].what == "recording was taken up again at step 1, after step 2"
+    assert load(tmp_path / "run").events[-1].what == (
+        "recording was taken up again at step 1, after step 2; what was recorded from that step on before is left out"
+    )
+
+
+def test_a_second_shorter_training_from_the_same_weights_replaces_the_first(tmp_path: Path) -> None:
+    def trained(folder: Path, steps: int) -> None:
+        model = Net()
+        model.body[3].p = 0.0
+        optimizer = sgd(model)
+        recorder = record(folder, model, optimizer=optimizer)
+        for step in updates(model, optimizer, steps):
+            recorder.step(step)
+        recorder.close()
+
+    trained(tmp_path / "both", 133)
+    trained(tmp_path / "alone", 74)
+    trained(tmp_path / "both", 74)
+    alone, both = load(tmp_path / "alone"), load(tmp_path / "both")
+    assert both.last_step == 74
+    assert set(both.scalars) == set(alone.scalars)
+    for name, series in alone.scalars.items():
+        known = series.step > (1 if name.startswith("update_size") else -1)  # no update is measured across a restart
+        np.testing.assert_array_equal(both.scalars[name].step, series.step[known])
+        np.testing.assert_allclose(both.scalars[name].value, series.value[:, known], rtol=1e-9)
+    assert [snapshot.step for snapshot in both.snapshots] == [snapshot.step for snapshot in alone.snapshots]
+    for one, other in zip(both.snapshots, alone.snapshots, strict=True):
+        np.testing.assert_array_equal(one.tensors["weights/fc.weight"], other.tensors["weights/fc.weight"])
+    assert [event.what for event in both.events] == [
+        "recording was taken up again at step 1, after step 133; what was recorded from that step on before is left out"
+    ]
+    trained(tmp_path / "both", 20)
+    third = load(tmp_path / "both")
+    assert third.last_step == third.snapshots[-1].step == 20
+    assert third.events[-1].what.startswith("recording was taken up again at step 1, after step 74; ")
 
 
 def fail(*_: Any) -> Any:

@@ -307,10 +307,62 @@ def test_the_folder_of_another_run_is_refused_and_left_as_it_was(tmp_path: Path,
     with (tmp_path / "run" / store.JOURNAL).open("ab") as journal:
         journal.write(b"torn")
     before = contents(tmp_path / "run")
-    other = MANIFEST | {"recipe": {"lr": 0.2}, "seeds": [1]}
-    with pytest.raises(InputError, match=r"holds another run .it differs in recipe, seeds.; choose another folder"):
+    other = MANIFEST | {"recipe": {"lr": 0.2, "widths": (3, 4)}, "seeds": [1]}
+    sentence = (
+        r"run holds another run .it differs in recipe.lr: 0.1 there, 0.2 here; seeds: nothing there, \[1\] here.; "
+    )
+    with pytest.raises(InputError, match=sentence):
         open_writer(tmp_path / "run", other)
     assert contents(tmp_path / "run") == before
+
+
+def test_of_many_differences_three_are_named_and_long_values_are_cut(tmp_path: Path) -> None:
+    open_writer(tmp_path / "run", {"settings": {"p": 59, "a": 1, "b": "x\ny", "c": 1}, "names": ["fc"] * 99}).close()
+    with pytest.raises(InputError) as refusal:
+        open_writer(tmp_path / "run", {"settings": {"p": 97, "a": 1, "b": "z", "c": 2}, "names": []})
+    names = f"names: {json.dumps(['fc'] * 99)[:37]}... there, [] here"
+    assert str(refusal.value) == (
+        f"{tmp_path / 'run'} holds another run (it differs in {names}; settings.b: x y there, z here; "
+        "settings.c: 1 there, 2 here; and 1 more); choose another folder"
+    )
+
+
+def test_words_about_a_run_do_not_make_it_another(tmp_path: Path) -> None:
+    told = {"title": "old", "reference": "paper", "expected": {"grokking": True}}
+    open_writer(tmp_path / "run", MANIFEST | told).close()
+    open_writer(tmp_path / "run", MANIFEST | {"title": "new", "expected": None}).close()
+    assert load(tmp_path / "run").settings["title"] == "old"
+
+
+def test_a_restart_drops_what_was_recorded_before_it_from_its_step_on(tmp_path: Path) -> None:
+    with open_writer(tmp_path / "run", MANIFEST) as writer:
+        for step in (0, 1, 10, 100, 555):
+            writer.append_scalars(step, {"train_loss": step} | ({"only_late": 1.0} if step > 1 else {}))
+            writer.write_snapshot(step, {"weights/w": np.full(1, step)})
+        writer.append_event(555, "of the first")
+        writer.append_restart(1)
+        assert [snapshot.step for snapshot in load(tmp_path / "run").snapshots] == [0]
+        assert {name: series.step.tolist() for name, series in load(tmp_path / "run").scalars.items()} == {
+            "train_loss": [0]
+        }
+        for step in (1, 10, 74):
+            writer.append_scalars(step, {"train_loss": -step})
+        for step in (10, 74):
+            writer.write_snapshot(step, {"weights/w": np.full(1, -step)}, restarts=1)
+        after_one = load(tmp_path / "run")
+        writer.append_restart(50)
+        writer.append_scalars(60, {"train_loss": 6.0})
+    assert after_one.scalars["train_loss"].value.tolist() == [[0, -1, -10, -74]]
+    assert [(snapshot.step, int(snapshot.tensors["weights/w"][0])) for snapshot in after_one.snapshots] == [
+        (0, 0),
+        (10, -10),
+        (74, -74),
+    ], "the first training's snapshot of step 1, which the second evaluated too, is not shown"
+    after_two = load(tmp_path / "run")
+    assert after_two.scalars["train_loss"].step.tolist() == [0, 1, 10, 60]
+    assert [snapshot.step for snapshot in after_two.snapshots] == [0, 10]
+    assert [event.what for event in after_two.events] == ["of the first"]
+    assert len(list((tmp_path / "run" / "snapshots").iterdir())) == 6, "nothing is deleted"
 
 
 def test_a_foreign_folder_or_file_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
@@ -349,6 +401,7 @@ DAMAGES = {
     "journal with an empty line": (lambda folder: add_line(folder, b""), "damaged in line 3"),
     "record without kind": (lambda folder: add_line(folder, b'{"step": 1}'), "damaged in line 3"),
     "scalars without step": (lambda folder: add_line(folder, b'{"record":"scalars","values":{}}'), "damaged in line 3"),
+    "restart without step": (lambda folder: add_line(folder, b'{"record":"restart"}'), "damaged in line 3"),
     "negative step": (lambda folder: add_line(folder, scalars_line(-1, [1])), "damaged in line 3"),
     "enormous step": (lambda folder: add_line(folder, scalars_line(2**70, [1])), "damaged in line 3"),
     "uneven runs": (lambda folder: add_line(folder, scalars_line(9, [1, 2])), "train_loss should be one number a run"),

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from twoclocks import __version__
 from twoclocks.diagnosis import Diagnosis, judge, open_source
 from twoclocks.errors import InputError, nearest
 from twoclocks.evidence import Evidence, examine
@@ -29,6 +30,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        typer.echo(f"twoclocks {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def twoclocks(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Say what a training run is really doing: when it fitted, when it generalised, which part lags, whether to stop."""
 
 
 @app.command(epilog="Example: twoclocks run modular-addition --set weight_decay=0.5 --seeds 3 --out runs/wd05")
@@ -134,10 +151,18 @@ def main() -> NoReturn:
             "twoclocks: interrupted; what was recorded is kept, and the same command goes on from there", err=True
         )
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            leave_quietly()
+        typer.echo(f"twoclocks: cannot write the output: {error.strerror or error}", err=True)
+        leave_quietly(2)
     sys.exit(0)
+
+
+def leave_quietly(code: int = 141) -> NoReturn:
+    """End without a word about an output that nobody reads any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def pairs(given: list[str], option: str) -> dict[str, str]:
@@ -172,7 +197,23 @@ def written_page(evidence: Evidence, diagnosis: Diagnosis, path: Path) -> Path:
     """Write the page of a diagnosis."""
     from twoclocks.report.page import write_report  # brings matplotlib, which costs half a second
 
+    check_page(path)
     return write_report(evidence, diagnosis, path)
+
+
+def check_page(path: Path) -> None:
+    """Refuse to write a page over anything that is not a page, the log itself for one."""
+    for target in (path, path.with_suffix(".svg") if path.name else path):
+        if not target.name or target.is_dir() or (target.exists() and not target.is_file()):
+            raise InputError(
+                f"cannot write the page to {str(target)!r}: it is not a file name; give one such as page.html"
+            )
+        if (
+            target.is_file()
+            and target.stat().st_size
+            and not target.read_bytes()[:100].lstrip().lower().startswith((b"<!doctype html", b"<?xml"))
+        ):
+            raise InputError(f"{target} exists and is not a page; it is left as it is, choose another name")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ written for accuracies holds for losses too, and a two-class task, which starts 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from twoclocks.trajectory import Array, Float, Series, Trajectory
 
 MOMENTS = 1500  # a course is smoothed at this many moments at most
 WINDOW = 1.08  # each over the evaluations within this factor of its time, as training happens on a log scale of time
+COIN = (0.4, 0.62)  # first accuracies that a two-class task may start from; above it no chance level is believed
 START_AGREES = 0.03  # training and held-out accuracy that start closer than this both start at chance
 
 
@@ -22,8 +24,8 @@ START_AGREES = 0.03  # training and held-out accuracy that start closer than thi
 class Course:
     """One measure of one run, as shares of the way from chance to perfection, `[t]`.
 
-    `raw` is as recorded; `smooth` is its running median at the moments `at` (indices into `step`); `noise` is the standard
-    deviation of one evaluation. `chance` and `perfect` are in the measure's own unit.
+    `raw` is as recorded; `smooth` is its running median at the moments `at` (indices into `step`), each over `window`
+    evaluations; `noise` is the standard deviation of one evaluation. `chance` and `perfect` are in the measure's own unit.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Course:
     raw: Float
     at: Array
     smooth: Float
+    window: Array
     noise: float
     chance: float
     perfect: float
@@ -45,7 +48,7 @@ class Course:
     def title(self) -> str:
         """Return the name as a reader says it.
 
-        >>> Course("train_accuracy", *[np.zeros(1)] * 4, 0.0, 0.0, 1.0, True).title
+        >>> Course("train_accuracy", *[np.zeros(1)] * 5, 0.0, 0.0, 1.0, True).title
         'training accuracy'
         """
         return self.name.replace("heldout", "held-out").replace("train_", "training ").replace("_", " ")
@@ -60,8 +63,8 @@ class Course:
         """Return the step of the best smoothed share."""
         return float(self.step[self.at[int(self.smooth.argmax())]])
 
-    def in_unit(self, share: float) -> float:
-        """Return a share in the measure's own unit."""
+    def in_unit(self, share: Any) -> Any:
+        """Return a share, or an array of them, in the measure's own unit."""
         return self.chance + share * (self.perfect - self.chance)
 
     def first_past(self, share: float, sustained: int = 3) -> int | None:
@@ -72,6 +75,17 @@ class Course:
         """Return the step that belongs to `first_past`."""
         first = self.first_past(share)
         return None if first is None else float(self.step[self.at[first]])
+
+    def error_at(self, step: float, before: int = 15, after: int = 15) -> float:
+        """Return the standard error of the smoothed share at a step: that of a median of its window.
+
+        The noise is that of the evaluations around the step (`before` and `after` it so many), or of the whole course
+        where that is more.
+        """
+        place = max(int(np.searchsorted(self.step[self.at], step, side="right")) - 1, 0)
+        size, centre = int(self.window[place]), int(self.at[place])
+        noise = max(self.noise, evaluation_noise(self.raw[max(0, centre - before) : centre + after + 1]))
+        return noise * (1.25 / float(np.sqrt(size)) if size > 1 else 1.0)
 
     def at_step(self, step: float) -> float:
         """Return the smoothed share at a step, taken from the last moment at or before it."""
@@ -130,7 +144,21 @@ def course_of(trajectory: Trajectory, split: str, run: int = 0) -> Course | None
     if series is None or np.isfinite(series.value[run]).sum() < 2:
         return None
     finite = series.value[run][np.isfinite(series.value[run])]
-    return course(series, run, float(finite[0]), min(0.0, float(finite.min())), True)
+    return course(series, run, first_loss(trajectory, float(finite[0]), run), min(0.0, float(finite.min())), True)
+
+
+def first_loss(trajectory: Trajectory, own: float, run: int) -> float:
+    """Return the loss of the untrained network: the earliest of either split, or the split's own first if that is more.
+
+    Logs often begin one split later than the other, by when the network has learned most of what it will.
+    """
+    firsts = []
+    for name in ("train_loss", "heldout_loss"):
+        series = trajectory.scalars.get(name)
+        finite = np.flatnonzero(np.isfinite(series.value[run])) if series is not None else np.empty(0, np.int64)
+        if series is not None and len(finite):
+            firsts.append((float(series.step[finite[0]]), float(series.value[run][finite[0]])))
+    return max(own, min(firsts)[1])
 
 
 def course(series: Series, run: int, chance: float, perfect: float, chance_is_known: bool) -> Course:
@@ -139,36 +167,44 @@ def course(series: Series, run: int, chance: float, perfect: float, chance_is_kn
     span = perfect - chance
     step = series.step[finite]
     raw = (series.value[run][finite] - chance) / (span if span != 0 else 1.0)
-    at, smooth = running_median(step, raw)
+    at, smooth, window = running_median(step, raw)
     noise = evaluation_noise(raw)
-    return Course(series.name, step, raw, at, smooth, noise, chance, perfect, chance_is_known)
+    return Course(series.name, step, raw, at, smooth, window, noise, chance, perfect, chance_is_known)
 
 
 def chance_accuracy(accuracy: Float, other: Float | None) -> tuple[float, bool]:
     """Return the accuracy of the untrained network as the log shows it, and whether the log shows it.
 
-    Before training, training and held-out examples are answered equally badly. Where the first records of the two differ,
-    or the first record is already a good one, learning began before the log did: chance is unknown, and 0 stands for it.
+    Before training, training and held-out examples are answered equally badly. Where the first records of the two differ
+    by more than their noise, or the first record is already a good one, learning began before the log did. Chance is then
+    unknown: one half where the lower of the two is about that, as on a two-class task, and else 0 stands for it.
     """
-    own = float(accuracy[np.isfinite(accuracy)][0])
-    finite = np.empty(0) if other is None else other[np.isfinite(other)]
+    accuracy = accuracy[np.isfinite(accuracy)]
+    own = float(accuracy[0])
+    finite: Float = np.empty(0) if other is None else other[np.isfinite(other)]
     if not len(finite):
-        return (own, True) if own <= 0.55 else (0.0, False)
+        return (own, True) if own <= COIN[1] else (0.0, False)
     first = float(finite[0])
-    noise = float(np.hypot(evaluation_noise(accuracy[np.isfinite(accuracy)]), evaluation_noise(finite)))
-    known = abs(own - first) <= max(START_AGREES, 3.0 * noise) and max(own, first) < 0.9
-    return (0.5 * (own + first), True) if known else (0.0, False)
+    noise = float(np.hypot(early_noise(accuracy), early_noise(finite)))
+    if abs(own - first) <= max(START_AGREES, 3.0 * noise) and max(own, first) <= COIN[1]:
+        return 0.5 * (own + first), True
+    return (0.5, False) if COIN[0] <= min(own, first) <= COIN[1] else (0.0, False)
 
 
-def running_median(step: Array, value: Float) -> tuple[Array, Float]:
-    """Return chosen indices and the running median there, over the evaluations within a factor of time.
+def early_noise(raw: Float) -> float:
+    """Return the noise of one evaluation at the start of a log, or over all of it where that is more."""
+    return max(evaluation_noise(raw), evaluation_noise(raw[: max(12, len(raw) // 10)]))
+
+
+def running_median(step: Array, value: Float) -> tuple[Array, Float, Array]:
+    """Return chosen indices, the running median there over the evaluations within a factor of time, and their number.
 
     Under 30 evaluations nothing is smoothed. The first and the last evaluation stand for themselves, so that an end point
     is not drawn towards the past.
     """
     count = len(value)
     if count < 30:
-        return np.arange(count), value.copy()
+        return np.arange(count), value.copy(), np.ones(count, dtype=np.int64)
     at = np.arange(count) if count <= MOMENTS else moments(step, count)
     age = (step - step[0]).astype(np.float64) + 1.0
     low = np.searchsorted(age, age[at] / WINDOW, side="left")
@@ -179,7 +215,7 @@ def running_median(step: Array, value: Float) -> tuple[Array, Float]:
     for h in np.unique(half).tolist():  # all windows of one width at once
         same = half == h
         smooth[same] = np.median(np.lib.stride_tricks.sliding_window_view(value, 2 * h + 1)[at[same] - h], axis=1)
-    return at, smooth
+    return at, smooth, 2 * half + 1
 
 
 def moments(step: Array, count: int) -> Array:
@@ -226,14 +262,17 @@ def trend_at_end(course: Course, since: float = 0.5) -> Trend:
     """Return what a course gained over the last part of the training time: that part's last quarter over its first `[def]`.
 
     The standard error is that of a difference of two medians, from the noise of the whole course or the spread inside the
-    two windows, whichever is larger; it is infinite where a window holds fewer than two evaluations.
+    two windows, whichever is larger, widened for autocorrelation as n(1 − ρ)/(1 + ρ) independent evaluations; it is
+    infinite where a window holds fewer than two evaluations.
     """
     time = (course.step - course.step[0]) / max(float(course.step[-1] - course.step[0]), 1.0)
     quarter = (1.0 - since) / 4
     early, late = course.raw[(time >= since) & (time < since + quarter)], course.raw[time >= 1.0 - quarter]
     if min(len(early), len(late)) < 2:
         return Trend(0.0, float("inf"), len(early) + len(late))
-    error = 1.25 * float(np.hypot(*(max(course.noise, spread(part)) / np.sqrt(len(part)) for part in (early, late))))
+    inflation = np.sqrt((1.0 + (rho := autocorrelation(course.raw[time >= since]))) / (1.0 - rho))
+    errors = (inflation * max(course.noise, spread(part)) / np.sqrt(len(part)) for part in (early, late))
+    error = 1.25 * float(np.hypot(*errors))
     return Trend(float(np.median(late) - np.median(early)), error, len(early) + len(late))
 
 
@@ -247,6 +286,16 @@ def evaluation_noise(raw: Float) -> float:
     return float(np.quantile(np.abs(np.diff(raw, 2)), 0.6827) / np.sqrt(6.0))
 
 
+def autocorrelation(raw: Float) -> float:
+    """Return the lag-one autocorrelation of evaluations around their own straight line, between 0 and 0.95."""
+    if len(raw) < 8:
+        return 0.0
+    place = np.arange(len(raw), dtype=np.float64)
+    residual = raw - np.polyval(np.polyfit(place, raw, 1), place)
+    energy = float(residual @ residual)
+    return float(np.clip(residual[1:] @ residual[:-1] / energy, 0.0, 0.95)) if energy > 1e-24 else 0.0
+
+
 def spread(values: Float) -> float:
     """Return a robust standard deviation: 1.4826 times the median distance from the median."""
     return 1.4826 * float(np.median(np.abs(values - np.median(values))))
@@ -256,8 +305,9 @@ def spread(values: Float) -> float:
 class Run:
     """The two courses of one run and the moments the judgements refer to. Steps are None where they did not come.
 
-    `fit_step` is the first evaluation at which the run counts as fitted, `fit_before` the evaluation before it;
-    `generalised_step` and `generalised_before` the same for the held-out share coming close to its best.
+    `first_step` is where time begins: 0, or the first step where that is negative. `fit_step` is the first evaluation at
+    which the run counts as fitted, `fit_before` the evaluation before it; `generalised_step` and `generalised_before` the
+    same for the held-out share coming close to its best.
     """
 
     train: Course | None
@@ -294,7 +344,7 @@ def run_of(trajectory: Trajectory, run: int = 0) -> Run:
     fit, fit_before = fit_of(train)
     generalised, generalised_before = moment_past(heldout, None if heldout is None else CLOSE_TO_BEST * heldout.best)
     loss = trajectory.scalars.get("train_loss") or trajectory.scalars.get("heldout_loss")
-    first = min((float(s.step[0]) for s in trajectory.scalars.values() if len(s.step)), default=0.0)
+    first = min((0.0, *(float(s.step[0]) for s in trajectory.scalars.values() if len(s.step))))
     broke = None if loss is None else broke_at(loss, run)
     growth = None if loss is None else growth_of(loss, run)
     return Run(train, heldout, first, fit, fit_before, generalised, generalised_before, broke, growth)
@@ -303,17 +353,16 @@ def run_of(trajectory: Trajectory, run: int = 0) -> Run:
 def fit_of(train: Course | None) -> tuple[float | None, float | None]:
     """Return the evaluation at which a run counts as fitted, and the one before it.
 
-    With accuracies: training accuracy at FIT or, where it never comes there but gets nearly so far, close to its own best.
-    With losses alone nobody can say what a perfect fit is: close to the best of this log.
+    With accuracies: close to its own best, if that is nearly perfect, and at FIT at the latest. With losses alone nobody
+    can say what a perfect fit is: close to the best of this log.
     """
     if train is None or train.best <= 0:
         return None, None
     if not train.is_accuracy:
         return moment_past(train, CLOSE_TO_BEST * train.best) if train.best >= LOSS_FELL else (None, None)
-    fit = (FIT - train.chance) / (train.perfect - train.chance)
-    if train.best >= fit:
-        return moment_past(train, fit)
-    return moment_past(train, CLOSE_TO_OWN_BEST * train.best) if train.best >= NEARLY_FITTED else (None, None)
+    if train.best < NEARLY_FITTED:
+        return None, None
+    return moment_past(train, min((FIT - train.chance) / (1.0 - train.chance), CLOSE_TO_OWN_BEST * train.best))
 
 
 def moment_past(course: Course | None, share: float | None) -> tuple[float | None, float | None]:

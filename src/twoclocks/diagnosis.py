@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,7 @@ def judge(evidence: Evidence) -> Diagnosis:
     agreeing = [r for r, one in enumerate(labels) if one.name == label.name]
     shown = agreeing[0] if agreeing else 0
     run, verdicts = runs[shown], {code: over_runs([one[code] for one in judged]) for code in judged[0]}
+    in_time = partial(in_unit_of_time, unit=trajectory.source.time)
     clocks = clocks_of(trajectory)
     kind = common_kind([kind_of(label.name, judged[r]) for r in agreeing])
     return Diagnosis(
@@ -136,12 +138,16 @@ def judge(evidence: Evidence) -> Diagnosis:
         confidence=label.confidence,
         summary=summary_of(label.name, run, trajectory, len(agreeing)),
         overturned_by=overturned_by(label, kind, judged[shown]),
-        stop=stop_of(label.name, run, judged[shown]),
+        stop=Stop((stop := stop_of(label.name, run, judged[shown])).answer, in_time(stop.why)),
         clocks=clocks,
-        verdicts=tuple(verdicts.values()),
+        verdicts=tuple(replace(v, evidence=tuple(map(in_time, v.evidence))) for v in verdicts.values()),
         offers=offers_of(evidence, judged[shown], shown),
         events=condensed([*trajectory.events, *events_of(clocks, trajectory)]),
-        cannot_tell=(*why_no_kind(label.name, kind, judged[shown]), *cannot_tell(label.name, run, trajectory)),
+        cannot_tell=(
+            *evidence.left_out,
+            *why_no_kind(label.name, kind, judged[shown]),
+            *cannot_tell(label.name, run, trajectory),
+        ),
         measure_next=measure_next(label.name, run, trajectory),
         runs=trajectory.runs,
         descent=descent_of(label.name, run),
@@ -152,6 +158,15 @@ def judge_run(evidence: Evidence, run: Run, r: int) -> dict[str, Verdict]:
     """Return every verdict on one run: on its curves and, where features were kept, on its ladder."""
     verdicts = judge_curves(run)
     return verdicts if evidence.ladder is None else verdicts | judge_ladder(evidence.ladder, evidence.presets, run, r)
+
+
+def in_unit_of_time(text: str, unit: str) -> str:
+    """Return a text with its steps called by what they count.
+
+    >>> in_unit_of_time("fitted at step 5, one step later", "epoch")
+    'fitted at epoch 5, one step later'
+    """
+    return re.sub(r"\bstep(?= \d)", unit, text)
 
 
 def overturned_by(label: Label, kind: str | None, verdicts: Mapping[str, Verdict]) -> str:

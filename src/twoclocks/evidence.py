@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from twoclocks import thresholds as at
 from twoclocks.courses import run_of
-from twoclocks.trajectory import Series, Snapshot, Trajectory
+from twoclocks.trajectory import Float, Series, Snapshot, Trajectory
 
 if TYPE_CHECKING:
     from twoclocks.decomposition import Decomposition
@@ -20,12 +22,14 @@ class Evidence:
 
     `ladder`: the ridge ladder at every snapshot, None where no features were kept. `presets`: the ladder under each other
     probe preset at the moments on which a claim about the readout rests. `measured`: derived series (ranks, ...), by name.
+    `left_out`: what was not measured although tensors were kept, and why.
     """
 
     trajectory: Trajectory
     ladder: Decomposition | None = None
     presets: Mapping[str, Decomposition] = field(default_factory=dict)
     measured: Mapping[str, Series] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 def examine(trajectory: Trajectory) -> Evidence:
@@ -36,11 +40,28 @@ def examine(trajectory: Trajectory) -> Evidence:
     from twoclocks.decomposition import decompose  # torch, which a log never needs
 
     ladder = decompose(trajectory)
+    if not readout_is_the_output(trajectory, ladder):
+        why = "which part lags: the recorded readout does not give the network's accuracy, so something follows it"
+        return Evidence(trajectory, left_out=(why,))
     moments = telling_moments(trajectory, ladder)
     presets = (
         {name: decompose(trajectory, preset=name, steps=moments) for name in ("paper", "logistic")} if moments else {}
     )
     return Evidence(trajectory, ladder, presets, ranks_of(trajectory))
+
+
+def readout_is_the_output(trajectory: Trajectory, ladder: Decomposition) -> bool:
+    """Return whether features times readout give the accuracies that the network itself was recorded with.
+
+    Half of the held-out examples stand for all, so a difference of ten points is allowed.
+    """
+    recorded = trajectory.scalars.get("heldout_accuracy")
+    if recorded is None:
+        return True
+    places = np.flatnonzero(np.isin(recorded.step, ladder.step))
+    own = np.flatnonzero(np.isin(ladder.step, recorded.step))
+    apart = np.abs(recorded.value[:, places] - ladder.native[:, own])
+    return not len(places) or not np.nanmedian(apart, axis=1).max() > 0.1
 
 
 def has_features(snapshot: Snapshot) -> bool:
@@ -51,8 +72,9 @@ def has_features(snapshot: Snapshot) -> bool:
 def telling_moments(trajectory: Trajectory, ladder: Decomposition) -> list[int]:
     """Return the snapshots at which every probe preset is fitted, since a claim rests on them.
 
-    For each run: the last one after the fit and before the native readout is half way from chance to perfection; and the
-    last of all, where refitting the readout would help.
+    For each run: the last one after the fit and before the native readout is half way from chance to perfection; the two
+    ends of the deepest fall of the held-out-fit probe, where it fell; and the last of all, where a probe is ahead of the
+    native readout.
     """
     moments = set()
     for r in range(trajectory.runs):
@@ -61,9 +83,18 @@ def telling_moments(trajectory: Trajectory, ladder: Decomposition) -> list[int]:
         fit = float("inf") if run.fit_step is None else run.fit_step
         plateau = [step for step in ladder.step.tolist() if fit <= step < (float("inf") if half is None else half)]
         moments |= {plateau[-1]} if plateau else set()
-        if ladder.calibration_gap[r, -1] >= at.RISE:
+        high, low, fall = deepest_fall_of(ladder.heldout_probe[r])
+        moments |= {int(ladder.step[high]), int(ladder.step[low])} if fall >= at.RISE else set()
+        if max(ladder.train_probe[r, -1], ladder.heldout_probe[r, -1]) - ladder.native[r, -1] >= at.RISE:
             moments.add(int(ladder.step[-1]))
     return sorted(moments)
+
+
+def deepest_fall_of(values: Float) -> tuple[int, int, float]:
+    """Return the places of the highest value and the lowest after it that lie furthest apart, and how far."""
+    highest = np.maximum.accumulate(values)
+    low = int((highest - values).argmax())
+    return int(values[: low + 1].argmax()), low, float(highest[low] - values[low])
 
 
 def ranks_of(trajectory: Trajectory) -> dict[str, Series]:

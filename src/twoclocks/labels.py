@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from twoclocks import thresholds as at
 from twoclocks.courses import Run
-from twoclocks.verdicts import Outcome, Verdict, end_share
+from twoclocks.verdicts import Outcome, Verdict, end_share, following
 
 LABELS = (
     "ordinary learning", "grokking", "memorisation", "failure to fit", "slow learning", "diverged", "overfitting",
@@ -30,7 +30,8 @@ def label_of(run: Run, verdicts: Mapping[str, Verdict]) -> Label:
     broke, fitted, generalised = (verdicts[code].holds for code in ("TC101", "TC102", "TC103"))
     late, descended, worse, lost = (verdicts[code].holds for code in ("TC104", "TC105", "TC106", "TC107"))
     moving = may_be_moving(verdicts["TC108"]) or may_be_moving(verdicts["TC109"])
-    if broke and (run.train_broke_at is not None or not generalised):
+    exploded = run.exploded_by is not None and run.exploded_by > at.EXPLODED
+    if broke and (run.train_broke_at is not None or exploded or not generalised):
         return Label(
             "diverged", "high" if run.train_broke_at is not None else "medium", verdicts["TC101"].overturned_by
         )
@@ -58,7 +59,7 @@ def label_of(run: Run, verdicts: Mapping[str, Verdict]) -> Label:
             sureness(verdicts["TC105"], at.DIP_RECOVERED, 2.0),
             verdicts["TC105"].overturned_by,
         )
-    if lost and not learning:
+    if lost and not learning and not still_fitting(run):
         return Label(
             "collapse after generalisation",
             sureness(verdicts["TC107"], at.LOST_OFTEN, 1.5),
@@ -71,10 +72,29 @@ def label_of(run: Run, verdicts: Mapping[str, Verdict]) -> Label:
     return label_of_learning(run, fitted, moving, verdicts)
 
 
+def still_fitting(run: Run) -> bool:
+    """Return whether, with losses alone, training went on long after the held-out best: then a rise is overfitting."""
+    if run.train is None or run.train.is_accuracy:
+        return False
+    at_best, at_end = (1.0 - share for share in (run.train.at_step(run.best_step), end_share(run.train)))
+    return at_best >= 0.01 and at_end <= 0.5 * at_best
+
+
+def turned_back(run: Run, worse: Verdict) -> bool:
+    """Return whether a held-out loss was being learned, though not far, before it rose for good."""
+    heldout, followed = run.heldout, following(run)
+    if heldout is None or heldout.is_accuracy or followed is None or not worse.holds:
+        return False
+    learned = heldout.best >= max(at.LOSS_FOLLOWED_AT_LEAST, at.DIP_NOISE * heldout.error_at(heldout.best_step))
+    return learned and followed >= at.FOLLOWING_LOOSELY
+
+
 def label_without_generalisation(run: Run, fitted: bool, moving: bool, verdicts: Mapping[str, Verdict]) -> Label:
     """Return the label of a run whose held-out examples were never answered well above chance."""
     if run.train is None:
         return Label("undetermined", "high", "a training column")
+    if turned_back(run, verdicts["TC106"]):
+        return Label("overfitting", "medium", verdicts["TC106"].overturned_by)
     if fitted:
         rising = verdicts["TC109"].holds
         return Label(
@@ -114,6 +134,10 @@ def label_of_learning(run: Run, fitted: bool, moving: bool, verdicts: Mapping[st
                 "undetermined", "medium", "a training column: a late jump is grokking only if the fit came first"
             )
         return Label("ordinary learning", "low", "a training column")
+    if run.fit_before is None and run.fit_step is not None and float(heldout.smooth.max() - heldout.smooth[0]) < 0.05:
+        return Label(
+            "undetermined", "high", "the part of the log in which it learned: it starts with everything learned"
+        )
     delay = verdicts["TC104"]
     maybe_late = (
         delay.interval is not None

@@ -21,7 +21,7 @@ import json
 import math
 import operator
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -39,8 +39,9 @@ SCHEMA = 1
 SAID = "twoclocks"  # the one entry of a tensor file's metadata
 MANIFEST, JOURNAL, BATCHES, LOCK = "run.json", "events.jsonl", "eval.safetensors", "writer.lock"
 BLOCK = 1 << 16
-# Only these may differ when a run is taken up again: they describe one start of it, not what is trained.
-NOT_IDENTITY = ("created", "versions", "machine", "session")
+# Only these may differ when a run is taken up again: they describe one start of it, or are words about it.
+NOT_IDENTITY = ("created", "versions", "machine", "session", "title", "reference", "expected")
+MOST_DIFFERENCES, LONGEST_VALUE = 3, 40
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,23 @@ class RunWriter:
         """Append something worth telling that happened at a step."""
         self.append({"record": "event", "step": step, "what": what})
 
+    def append_restart(self, step: int) -> None:
+        """Append that the training went on from before `step`: what was recorded from there on no longer counts."""
+        self.append({"record": "restart", "step": check_step(step)})
+
     def write_batches(self, batches: Mapping[str, EvalBatch]) -> None:
         """Write the labels of the evaluation batches, once, before the first snapshot."""
         tensors = {f"labels/{name}": np.asarray(batch.labels, np.int64) for name, batch in batches.items()}
         populations = {name: batch.population for name, batch in batches.items()}
         replace_file(self.folder / BATCHES, encode_tensors(tensors, {"populations": populations}))
 
-    def write_snapshot(self, step: int, tensors: Mapping[str, Array], flow_time: float | None = None) -> None:
-        """Write the tensors of one moment, whole or not at all."""
+    def write_snapshot(
+        self, step: int, tensors: Mapping[str, Array], flow_time: float | None = None, restarts: int = 0
+    ) -> None:
+        """Write the tensors of one moment, whole or not at all, after so many restarts in the journal."""
         step = check_step(step)
         moment = {"step": step, "flow_time": None if flow_time is None else float(flow_time)}
+        moment |= {"restarts": restarts} if restarts else {}
         replace_file(self.folder / "snapshots" / f"step-{step:09d}.safetensors", encode_tensors(tensors, moment))
 
     def write_state(self, step: int, tensors: Mapping[str, Array]) -> None:
@@ -131,7 +139,7 @@ class State:
 
 
 class Record(msgspec.Struct):
-    """One line of the journal: `scalars` fill step and values, an `event` step and what, `cost` its own numbers."""
+    """One line of the journal: `scalars` fill step and values, an `event` step and what, a `restart` step, `cost` more."""
 
     record: str
     step: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
@@ -139,16 +147,17 @@ class Record(msgspec.Struct):
     what: str = ""
 
     def __post_init__(self) -> None:
-        if self.record == "scalars" and self.step is None:
-            raise ValueError("scalars need a step")
+        if self.record in ("scalars", "restart") and self.step is None:
+            raise ValueError(f"{self.record}: a step is missing")
 
 
 @dataclass(frozen=True)
 class Journal:
-    """What a journal tells: its series, its events, what recording cost by its last account, and how many records."""
+    """What a journal tells: series, events, the steps of its restarts, the last account of the cost, its length."""
 
     scalars: Mapping[str, Series]
     events: tuple[Event, ...]
+    restarts: tuple[int, ...]
     cost: Mapping[str, float]
     rows: int
 
@@ -175,7 +184,7 @@ def open_writer(folder: Path, manifest: Mapping[str, Any]) -> RunWriter:
 def load(folder: str | Path) -> Trajectory:
     """Read a run folder, also one that is being written: scalars at once, tensors when they are asked for.
 
-    What recording cost is in `settings["cost"]`, where the run says so.
+    What a restart made obsolete is left out. What recording cost is in `settings["cost"]`, where the run says so.
 
     Raises:
         InputError: it is not a run folder, it was written by another schema version, or a file in it is damaged.
@@ -184,13 +193,13 @@ def load(folder: str | Path) -> Trajectory:
     with told(f"read the run folder {folder}"):
         manifest = read_manifest(folder)
         journal = read_journal(folder / JOURNAL)
-        snapshots = [read_snapshot(path) for path in (folder / "snapshots").glob("step-*.safetensors")]
+        snapshots = read_snapshots(folder / "snapshots", journal.restarts)
         batches = read_batches(folder / BATCHES)
     settings = {key: value for key, value in manifest.items() if key != "schema"}
     return Trajectory(
         source=Source(str(folder), "run folder", journal.rows),
         scalars=journal.scalars,
-        snapshots=tuple(sorted(snapshots, key=lambda snapshot: snapshot.step)),
+        snapshots=snapshots,
         batches=batches,
         events=journal.events,
         settings=settings | ({"cost": journal.cost} if journal.cost else {}),
@@ -230,13 +239,14 @@ def read_state(folder: Path) -> State | None:
 
 
 def read_journal(path: Path) -> Journal:
-    """Read the journal: one series a scalar, the events, what recording cost, and the number of records.
+    """Read the journal: one series a scalar, the events, the restarts, what recording cost, the number of records.
 
-    A step written twice (by a run that was resumed) counts once: the last record of it holds. Records of a kind that is
-    not known here are passed over.
+    A step written twice (by a run that was resumed) counts once: the last record of it holds. A restart at a step drops
+    the scalars recorded before it at that step and later ones. Records of a kind that is not known here are passed over.
     """
     table: dict[str, dict[Any, list[float | str]]] = {}
     events: dict[Event, None] = {}
+    restarts: list[int] = []
     cost: Mapping[str, float] = {}
     lines, records = read_records(path)
     for line, record in zip(lines, records, strict=True):
@@ -245,10 +255,18 @@ def read_journal(path: Path) -> Journal:
                 table.setdefault(name, {})[record.step] = values
         elif record.record == "event":
             events[Event(record.step, record.what)] = None
+        elif record.record == "restart" and record.step is not None:
+            restarts.append(record.step)
+            table = {name: before(record.step, column) for name, column in table.items()}
         elif record.record == "cost":
             cost = {name: value for name, value in msgspec.json.decode(line).items() if name != "record"}
-    scalars = {name: as_series(name, column, path) for name, column in table.items()}
-    return Journal(scalars, tuple(events), cost, len(records))
+    scalars = {name: as_series(name, column, path) for name, column in table.items() if column}
+    return Journal(scalars, tuple(events), tuple(restarts), cost, len(records))
+
+
+def before(step: int, column: Mapping[int, list[float | str]]) -> dict[int, list[float | str]]:
+    """Return the part of a column of scalars that lies before a step."""
+    return {known: values for known, values in column.items() if known < step}
 
 
 def as_series(name: str, column: Mapping[int, list[float | str]], path: Path) -> Series:
@@ -281,11 +299,23 @@ def read_records(path: Path) -> tuple[list[bytes], list[Record]]:
     return lines, records
 
 
+def read_snapshots(folder: Path, restarts: Sequence[int]) -> tuple[Snapshot, ...]:
+    """Read the snapshots of a folder in their order, but for those that a later restart made obsolete."""
+    found = (read_dated_snapshot(path) for path in folder.glob("step-*.safetensors"))
+    valid = [snapshot for snapshot, seen in found if all(snapshot.step < step for step in restarts[seen:])]
+    return tuple(sorted(valid, key=lambda snapshot: snapshot.step))
+
+
 def read_snapshot(path: Path) -> Snapshot:
     """Read the names and the time of one snapshot, not yet its tensors."""
+    return read_dated_snapshot(path)[0]
+
+
+def read_dated_snapshot(path: Path) -> tuple[Snapshot, int]:
+    """Read one snapshot, not yet its tensors, and how many restarts came before it was written."""
     with opened_tensors(path) as file:
         moment, names = about(file, path), tuple(file.keys())
-    return Snapshot(moment["step"], moment.get("flow_time"), LazyTensors(path, names))
+    return Snapshot(moment["step"], moment.get("flow_time"), LazyTensors(path, names)), moment.get("restarts", 0)
 
 
 def read_batches(path: Path) -> dict[str, EvalBatch]:
@@ -407,18 +437,47 @@ def lock_folder(folder: Path) -> FileIO:
 def check_claim(folder: Path, wanted: Mapping[str, Any]) -> None:
     """Check that the folder is absent, empty, or holds this very run."""
     if (folder / MANIFEST).exists():
-        held = read_manifest(folder)
-        differing = [k for k in sorted({*held, *wanted} - {*NOT_IDENTITY}) if held.get(k) != wanted.get(k)]
-        if differing:
-            raise InputError(
-                f"{folder} holds another run (it differs in {', '.join(differing)}); choose another folder"
-            )
+        held, ours = (
+            {key: value for key, value in manifest.items() if key not in NOT_IDENTITY}
+            for manifest in (read_manifest(folder), wanted)
+        )
+        found = differences(held, ours)
+        if found:
+            rest = len(found) - MOST_DIFFERENCES
+            told_of = [*found[:MOST_DIFFERENCES], *([f"and {rest} more"] if rest > 0 else [])]
+            raise InputError(f"{folder} holds another run (it differs in {'; '.join(told_of)}); choose another folder")
     elif folder.is_dir():
         foreign = sorted(p.name for p in folder.iterdir() if p.name != LOCK and not p.name.startswith(f".{MANIFEST}."))
         if foreign:
             raise InputError(
                 f"{folder} is not empty and not a run folder (it holds {foreign[0]}); choose another folder"
             )
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any], within: str = "") -> list[str]:
+    """Name every setting in which two manifests differ, with both values.
+
+    >>> differences({"recipe": "a", "settings": {"p": 59, "lr": 0.1}}, {"recipe": "a", "settings": {"p": 97, "lr": 0.1}})
+    ['settings.p: 59 there, 97 here']
+    """
+    found: list[str] = []
+    for key in sorted({*there, *here}):
+        one, other = there.get(key), here.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += differences(one, other, f"{within}{key}.")
+        elif one != other:
+            found.append(f"{within}{key}: {shown(one)} there, {shown(other)} here")
+    return found
+
+
+def shown(value: Any) -> str:
+    """Return a value of a manifest as a few words on one line.
+
+    >>> shown(None), shown("AdamW"), shown([1, 2])
+    ('nothing', 'AdamW', '[1, 2]')
+    """
+    text = "nothing" if value is None else " ".join((value if isinstance(value, str) else json.dumps(value)).split())
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
 
 def prepare_folder(folder: Path, wanted: Mapping[str, Any]) -> FileIO:

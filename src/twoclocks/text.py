@@ -19,7 +19,7 @@ Paint = Callable[[str, str], str]
 def as_text(diagnosis: Mapping[str, Any], *, width: int = 88, colour: bool = False) -> str:
     """Return a diagnosis as text of at most `width` columns, with ANSI styles if `colour` is set."""
     paint: Paint = painted if colour else lambda style, text: text
-    width = max(48, width)
+    width, diagnosis = max(48, width), cleaned(diagnosis)
     blocks = [
         heading(diagnosis, width, paint),
         section(
@@ -66,8 +66,8 @@ def section(title: str, lines: Sequence[str], width: int, paint: Paint) -> str:
 
 def clock_line(clock: Mapping[str, Any]) -> str:
     """Return one clock: its time with resolution, or the last step it is known to lie beyond."""
-    rule = f"{clock['of'].replace('_', ' ')} ≥ {clock['threshold']:g}"
-    rule += f" ({clock['sustained']} in a row)" if clock["sustained"] > 1 else " (first crossing, not kept)"
+    rule = f"{clock['of'].replace('heldout', 'held-out').replace('_', ' ')} ≥ {clock['threshold']:g}"
+    rule += f" ({clock['sustained']} in a row)" if clock["sustained"] > 1 else " (first crossing; never 5 in a row)"
     time = f"> {clock['last']:g}" if clock["censored"] else f"{clock['value']:g}"
     spacing = f" −{clock['resolution']:g}" if clock["resolution"] else ""
     several = len(clock["per_run"]) > 1
@@ -116,22 +116,28 @@ def source_lines(source: Mapping[str, Any]) -> list[str]:
     columns = ", ".join(
         f"{name} → {canonical}" if name != canonical else name for name, canonical in source["columns"].items()
     )
-    return [
-        f"{source['path']} ({source['rows']} {'rows' if source['kind'] == 'log' else 'records'})",
-        *([columns] if columns else []),
-        *source["assumed"],
-    ]
+    what = ("row" if source["kind"] == "log" else "record") + ("" if source["rows"] == 1 else "s")
+    return [f"{source['path']} ({source['rows']} {what})", *([columns] if columns else []), *source["assumed"]]
 
 
 def wrapped(text: str, width: int, margin: str) -> str:
-    """Return text wrapped to the width, control characters taken out, continued lines indented by two."""
+    """Return text wrapped to the width, continued lines indented by two."""
     return textwrap.fill(
-        CONTROL.sub("", text) if "\x1b" not in text else text,
+        text,
         width,
         initial_indent=margin,
         subsequent_indent=margin + ("  " if margin else ""),
         break_on_hyphens=False,
     )
+
+
+def cleaned(value: Any) -> Any:
+    """Return a JSON value without control characters, which a stranger's log may send to the terminal."""
+    if isinstance(value, str):
+        return CONTROL.sub("", value)
+    if isinstance(value, Mapping):
+        return {cleaned(key): cleaned(item) for key, item in value.items()}
+    return [cleaned(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def painted(style: str, text: str) -> str:

@@ -18,9 +18,8 @@ NEARLY_FITTED: Final = (
 )
 CLOSE_TO_OWN_BEST: Final = 0.97  # ... from the moment it comes so close to its best
 WELL_ABOVE_CHANCE: Final = 0.5  # best held-out share of a run that generalised: nearer to perfection than to chance
-FOLLOWING: Final = (
-    0.6  # held-out share ÷ training share on the way up, from which held-out examples were learned along with
-)
+FOLLOWING: Final = 0.6  # held-out ÷ training share on the way up, from which held-out examples were learned along
+FOLLOWING_LOOSELY: Final = 1 / 3  # the same for held-out losses that turned back, to tell learning from memorising
 FOLLOWED_AT_LEAST: Final = 0.2  # such a run generalised from this best share on (hard tasks stay far from perfect)
 LOSS_FELL: Final = 0.1  # share by which a training loss must fall to count as learned, where losses are all there is
 LOSS_WELL_BELOW_START: Final = 0.3  # best held-out share of a loss: its zero cannot be reached on most tasks
@@ -33,14 +32,15 @@ DELAY: Final = 2.0  # T_gen ÷ T_fit: the delay is longer than the fit itself
 
 # Did it turn back
 DIP: Final = 0.02  # of the best: a fall and a rise smaller than this are not told apart from wandering
-DIP_EVALUATIONS: Final = 4  # a dip lasts longer than a trend needs (three evaluations)
-DIP_NOISE: Final = 4.0  # ... and stands out from the evaluation noise by this factor
+DIP_EVALUATIONS: Final = 3  # a trend takes three evaluations
+DIP_NOISE: Final = 4.0  # ... and stands out from the standard error of the smoothed curve by this factor
+TRAINING_FELL: Final = 0.25  # of the fall: a training share that falls so much with it makes it an instability of both
 DIP_FIRST: Final = 0.6  # of the best: the first peak of a double descent is a generalising network, not an early wobble
 NEARLY_PERFECT: Final = (
     0.95  # share from which a later dip is an instability, where no training curve says when the fit was
 )
 DIP_RECOVERED: Final = 0.2  # of the fall that is made good again: "clearly better"
-WORSE: Final = 0.03  # of the best: a final loss of this much is "gets worse and does not come back"
+WORSE: Final = 0.02  # of the best: a final loss of this much is "gets worse and does not come back"
 LOST: Final = 0.6  # of the best: below it, what was generalised counts as lost at that evaluation
 LOST_OFTEN: Final = 0.1  # share of the later evaluations at which it is lost
 LOST_FOR_GOOD: Final = 0.8  # of the best: a final level below it counts as lost for good
@@ -54,9 +54,14 @@ FIT_LOST: Final = 0.5  # of the best training share: a final level below it is a
 
 # Is it still moving
 STILL_MOVING: Final = 0.005  # gain in share over the last half, and over the last third, of the training
-FINISHED: Final = 0.8  # held-out share from which a run that stands still may be stopped
+FINISHED: Final = (
+    0.99  # held-out accuracy at the end from which a run that stands still may be stopped: nothing is left
+)
 STANDS_STILL_EVALUATIONS: Final = 10  # evaluations close to the best before it may be stopped
 
 # Kinds (with features)
 RISE: Final = 0.05  # accuracy by which a probe must rise, or fall, to count
-LEAD: Final = 0.05  # accuracy by which the train-fit probe must lead the native readout
+LEAD: Final = 0.05  # accuracy by which the held-out-fit probe must lead the native readout
+DAMAGED: Final = (
+    0.2  # of the best level a probe ever has: a fall smaller than this leaves the features much as they were
+)

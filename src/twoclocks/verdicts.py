@@ -209,7 +209,7 @@ def judge_delay(run: Run) -> Verdict:
     interval = (earliest / fit, generalised / shortest_fit) if fit > 0 and shortest_fit > 0 else None
     late = interval is not None and interval[0] >= at.DELAY and run.heldout_at_fit < at.MAIN_RISE_AFTER_FIT
     evidence = (
-        f"fitted at step {run.fit_step:g}, close to the best held-out level at step {run.generalised_step:g}",
+        f"fitted at step {run.fit_step:g}, close to the best held-out level so far at step {run.generalised_step:g}",
         f"at the fit the held-out share was {run.heldout_at_fit:.2f} of its best",
     )
     thresholds = {"T_gen / T_fit": at.DELAY, "held-out share at the fit / best": at.MAIN_RISE_AFTER_FIT}
@@ -231,7 +231,7 @@ def judge_delay(run: Run) -> Verdict:
 
 def judge_double_descent(run: Run) -> Verdict:
     """Judge whether the held-out measure got worse before the fit and then better; the effect is recovered ÷ fallen."""
-    claim = "the held-out measure got worse and then clearly better again while the fit was still being made"
+    claim = "the held-out measure got worse and then clearly better again while training went on"
     heldout, dip = run.heldout, run.dip
     if heldout is None:
         return not_applicable("TC105", claim, "no held-out loss or accuracy was recorded")
@@ -255,19 +255,28 @@ def judge_double_descent(run: Run) -> Verdict:
         )
     effect = dip.recovery / dip.depth if dip.depth > 0 else float("inf")
     small = min(dip.depth, dip.recovery)
-    real = small >= max(at.DIP * heldout.best, at.DIP_NOISE * heldout.noise) and dip.evaluations >= at.DIP_EVALUATIONS
+    # the noise beside the dip, not in it: a sharp dip is no noise
+    at_first, at_trough = heldout.error_at(dip.first_step, 30, 0), heldout.error_at(dip.trough_step, 0, 0)
+    at_second = heldout.error_at(dip.second_step, 0, 30)
+    fell = dip.depth >= at.DIP_NOISE * float(np.hypot(at_first, at_trough))
+    rose = dip.recovery >= at.DIP_NOISE * float(np.hypot(at_trough, at_second))
+    real = small >= at.DIP * heldout.best and fell and rose and dip.evaluations >= at.DIP_EVALUATIONS
+    together = 0.0 if run.train is None else run.train.at_step(dip.first_step) - run.train.at_step(dip.trough_step)
+    alone = together < at.TRAINING_FELL * dip.depth
     early = dip.first_step < run.fit_step if run.fit_step is not None else dip.first < at.NEARLY_PERFECT
     shape = dip.first >= at.DIP_FIRST * heldout.best and effect >= at.DIP_RECOVERED
     evidence = (
         f"{heldout.title} {heldout.in_unit(dip.first):.4g} at step {dip.first_step:g}, {heldout.in_unit(dip.trough):.4g} at "
         f"{dip.trough_step:g}, {heldout.in_unit(dip.second):.4g} at {dip.second_step:g} (smoothed)",
-        "the first peak comes before the fit"
+        "training fell along with it"
+        if not alone
+        else "the first peak comes before the fit"
         if early
         else "the first peak comes after the fit: an instability is the plainer reading",
     )
-    error = 2 * heldout.noise / max(dip.depth, 1e-9)
-    interval = (effect - error, effect + error) if np.isfinite(effect) else None
-    outcome = Outcome.SUPPORTED if real and early and shape else Outcome.REFUTED
+    wide = 2 * max(at_first, at_trough, at_second) / max(dip.depth, 1e-9)
+    interval = (effect - wide, effect + wide) if np.isfinite(effect) else None
+    outcome = Outcome.SUPPORTED if real and early and shape and alone else Outcome.REFUTED
     return Verdict(
         "TC105",
         claim,
@@ -301,12 +310,12 @@ def judge_degradation(run: Run) -> Verdict:
             evidence=("it was never better than chance",),
         )
     end = end_share(heldout)
-    gone, error = (heldout.best - end) / heldout.best, 2 * heldout.noise / heldout.best
+    gone, error = (heldout.best - end) / heldout.best, 2 * end_error(heldout) / heldout.best
     evidence = (
         f"{heldout.title} was {heldout.in_unit(heldout.best):.4g} at step {heldout.best_step:g} and ends at "
         f"{heldout.in_unit(end):.4g} (smoothed)",
     )
-    outcome = Outcome.SUPPORTED if gone >= max(at.WORSE, 2 * error) else Outcome.REFUTED
+    outcome = Outcome.SUPPORTED if gone >= max(at.WORSE, error) else Outcome.REFUTED
     return Verdict(
         "TC106",
         claim,
@@ -424,7 +433,11 @@ def judge_curves(run: Run) -> dict[str, Verdict]:
         judge_degradation(run), judge_loss_of_generalisation(run),
         judge_movement(run.train, "train"), judge_movement(run.heldout, "heldout"),
     )  # fmt: skip
-    return {verdict.code: verdict for verdict in verdicts}
+    judged = {verdict.code: verdict for verdict in verdicts}
+    if judged["TC103"].outcome is Outcome.REFUTED:  # noise around chance has neither a delay, nor a descent, nor a loss
+        for code in ("TC104", "TC105", "TC107"):
+            judged[code] = not_applicable(code, judged[code].claim, "the run has not generalised")
+    return judged
 
 
 def over_runs(verdicts: Sequence[Verdict]) -> Verdict:
@@ -490,6 +503,16 @@ def end_share(course: Course) -> float:
         return course.best
     count = min(len(since), max(3, len(course.raw) // 10))
     return float(np.median(since[-count:]))
+
+
+def end_error(course: Course) -> float:
+    """Return the standard error of `best − end_share`: of the median at the end and of the best moment's window.
+
+    The best is the highest of many moments, which adds about one more standard error of its own.
+    """
+    count = min(len(course.raw), max(3, len(course.raw) // 10))
+    at_end, at_best = 1.25 * course.noise / float(np.sqrt(count)), course.error_at(course.best_step)
+    return float(np.hypot(at_end, 2 * at_best))
 
 
 def noise_interval(course: Course, share: float) -> tuple[float, float]:

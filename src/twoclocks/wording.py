@@ -24,6 +24,8 @@ def sentence_of(label: str, run: Run, unit: str, trajectory: Trajectory) -> str:
     best, end = best_words(run), end_words(run)
     if label == "diverged":
         return f"The training broke down: {breakdown_words(run)}."
+    if label == "grokking" and is_rising(run):
+        return f"It fitted {fit}, and its held-out measure rose only long after and is still rising: {best} so far ({last})."
     if label == "grokking":
         late = f"only at {unit} {run.generalised_step:g}, {delay_words(run)} as late"
         return f"It fitted {fit} and generalised {late}; best {best}."
@@ -43,6 +45,16 @@ def sentence_of(label: str, run: Run, unit: str, trajectory: Trajectory) -> str:
         return f"It generalised ({best} at {unit} {run.best_step:g}) and lost it again: {end} at the end."
     return (
         f"This {'log' if trajectory.source.kind == 'log' else 'run'} cannot carry a diagnosis: {why_undetermined(run)}."
+    )
+
+
+def is_rising(run: Run) -> bool:
+    """Return whether the best held-out share is that of the last evaluations, so that it may not be the last word."""
+    heldout = run.heldout
+    return (
+        heldout is not None
+        and heldout.best < at.FINISHED
+        and run.best_step >= float(heldout.step[-min(3, len(heldout.step))])
     )
 
 

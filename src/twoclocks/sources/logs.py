@@ -106,7 +106,14 @@ def trajectory_of_table(table: Table, path: str, asked: Mapping[str, str]) -> Tr
         series = series_of(canonical, step, values, meaning.form if meaning else "as is", scale.get(name, 1.0))
         if series is not None and (meaning or canonical not in scalars):
             scalars[canonical] = series
-    notes = [*table.notes, *notes, *time_note, *doubts, *notes_of_forms(meanings, scale)]
+    notes = [
+        *table.notes,
+        *notes,
+        *time_note,
+        *doubts,
+        *notes_of_forms(meanings, scale),
+        *unread(table, numeric, meanings),
+    ]
     mapped = {name: meaning.canonical for name, meaning in meanings.items()}
     return Trajectory(Source(path, "log", table.rows, time, mapped, tuple(dict.fromkeys(notes))), scalars)
 
@@ -121,7 +128,10 @@ def one_run_of(table: Table) -> tuple[Table, list[str]]:
                 chosen = max(runs, key=lambda key: runs[key])
                 rows = [i for i, key in enumerate(keys) if key == chosen]
                 cells = {n: [column[i] for i in rows] for n, column in table.cells.items()}
-                note = f"the file holds {len(runs)} runs (column {name}); {name} = {chosen} is read, the one with the most rows"
+                which = chosen.removesuffix(".0")
+                note = (
+                    f"the file holds {len(runs)} runs (column {name}); {name} = {which} is read, the longest or first"
+                )
                 return Table(cells, len(rows), table.notes, table.percent), [note]
     return table, []
 
@@ -146,7 +156,8 @@ def meanings_of(names: Sequence[str], table: Table, asked: Mapping[str, str]) ->
     notes = []
     for canonical, claimants in rivals.items():
         count = {name: sum(cell is not None for cell in table.numbers(name)) for name in claimants}
-        chosen = min(claimants, key=lambda name: (found[name].doubt, -count[name], claimants.index(name)))
+        most = max(count.values())
+        chosen = min(claimants, key=lambda n: (count[n] < 0.2 * most, found[n].doubt, -count[n], claimants.index(n)))
         meanings[chosen] = found[chosen]
         if len(claimants) > 1 and canonical not in ("step", "epoch", "lr", "weight_norm"):
             others = ", ".join(name for name in claimants if name != chosen)
@@ -160,6 +171,7 @@ def meaning_of(name: str) -> Meaning | None:
     >>> meaning_of("Val Acc").canonical, meaning_of("test_error").form, meaning_of("loss").canonical, meaning_of("beta")
     ('heldout_accuracy', 'error', 'train_loss', None)
     """
+    name = name.rsplit(" - ", 1)[-1]  # some exports put the run's name in front
     plain, words = snake(name), words_of(name)
     for canonical, known in (
         ("step", STEP_NAMES),
@@ -324,6 +336,19 @@ def start_of(column: Float, form: str, scale: float) -> float:
     """Return the accuracy with which a column starts, if it is to be divided by `scale`."""
     start = float(column[0]) / scale
     return 1.0 - start if form == "error" else start
+
+
+def unread(table: Table, numeric: Sequence[str], meanings: Mapping[str, Meaning]) -> list[str]:
+    """Return which columns say nothing known by their names, or hold no numbers, where a split was not found."""
+    found = {meaning.canonical.split("_")[0] for meaning in meanings.values()}
+    others = [name for name in numeric if name not in meanings]
+    if {"train", "heldout"} <= found:
+        return []
+    notes = (
+        [f"these columns were kept but say nothing known: {', '.join(others)}; name them with --map"] if others else []
+    )
+    texts = [name for name in table.cells if name not in numeric]
+    return notes + ([f"these columns hold no numbers: {', '.join(texts)}"] if texts else [])
 
 
 def finite_numbers(cells: Sequence[float | None], order: Sequence[int]) -> Float:

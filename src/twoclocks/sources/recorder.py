@@ -7,9 +7,10 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from numbers import Real
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,8 @@ class Recorder:
     or any global random number generator: the training is the same, to the bit, as without a recorder.
 
     Args:
-        folder: the run folder: new, or that of this same training, which is then taken up again.
+        folder: the run folder: new, or that of this same training, which is then taken up again. What it holds from
+            the first step given on is left out from then on.
         model: the model in training; it returns logits `[n c]`.
         train: `(inputs, labels)` of training examples, labels from 0 to c − 1; several inputs go as a tuple.
         heldout: the same, of examples that the training does not see.
@@ -81,14 +83,14 @@ class Recorder:
         budget: float = 0.03,
         strict: bool = False,
     ) -> None:
-        if not budget > 0:
-            raise InputError(f"budget must be a share of the training time above 0, such as 0.03, got {budget}")
+        if not isinstance(cast(Any, budget), Real) or not budget > 0:
+            raise InputError(f"budget must be a share of the training time above 0, such as 0.03, got {budget!r}")
         self._subject, first = checked_subject(model, train, heldout, readout, blocks, save_at or SaveAt())
         manifest = manifest_of(self._subject, first, optimizer, budget)
         self._optimizer, self._strict = optimizer, strict
         self._ledger, self._schedule = Ledger(budget), Schedule(self._subject.save_at)
         self._flow = FlowTime(lr=0.0 if optimizer is None else learning_rate(optimizer))
-        self._last = self._last_kept = self._failures = 0
+        self._last = self._last_kept = self._failures = self._restarts = 0
         self._before: tuple[int, dict[str, Tensor]] | None = None
         self._resumed = self._off = False
         self._said: set[str] = set()
@@ -162,6 +164,7 @@ class Recorder:
             return
         check_same_examples(folder, self._subject)
         self._resumed = True
+        self._restarts = len(journal.restarts)
         self._starts_alike = starts_alike(folder, self._subject)
         self._ledger.carry_over(journal.cost)
         self._last = self._last_kept = max(int(series.step[-1]) for series in journal.scalars.values())
@@ -227,7 +230,8 @@ class Recorder:
         began = perf_counter()
         looks = look(self._subject.model, self._subject.readout, self._subject.examples)
         if keeps:
-            self._writer.write_snapshot(step, tensors_of(self._subject, looks), self._time_of(step).get("flow_time"))
+            tensors, flow_time = tensors_of(self._subject, looks), self._time_of(step).get("flow_time")
+            self._writer.write_snapshot(step, tensors, flow_time, self._restarts)
         self._writer.append_scalars(step, self._scalars(step, looks))
         self._ledger.write_skips(self._writer)
         self._ledger.take(keeps, perf_counter() - began, settled)
@@ -270,15 +274,20 @@ class Recorder:
 
     def _take_up(self, step: int) -> None:
         """Go on with what the folder holds, at the first step given after the training was started again."""
-        self._resumed = False
         if step <= 1 and not self._starts_alike:
             self._off = True
             raise InputError(
                 f"{self._writer.folder} holds another training, up to step {self._last}, begun from other weights; "
                 "recording is off: choose another folder"
             )
-        self._writer.append_event(step, f"recording was taken up again at step {step}, after step {self._last}")
+        what = f"recording was taken up again at step {step}, after step {self._last}"
+        if step <= self._last and self._last > 0:
+            self._writer.append_restart(max(step, 1))  # step 0 stays as it is
+            self._restarts += 1
+            what += "; what was recorded from that step on before is left out"
+        self._resumed = False
         self._restart_at(step)
+        self._writer.append_event(step, what)
 
     def _go_back(self, step: int) -> None:
         """Go on from a step before the last one."""

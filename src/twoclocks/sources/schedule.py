@@ -142,8 +142,9 @@ class FlowTime:
         self.step, self.lr = step, lr
 
     def restart_at(self, step: int) -> None:
-        """Go back to the last recorded moment before `step`."""
-        self.step = max((known for known in self.recorded if known < step), default=0)
+        """Go back to the last recorded moment before `step`, and forget what comes after it."""
+        self.recorded = {known: value for known, value in self.recorded.items() if known < step}
+        self.step = max(self.recorded, default=0)
         self.value = self.recorded.get(self.step, 0.0)
 
 

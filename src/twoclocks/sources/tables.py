@@ -100,7 +100,9 @@ def is_one_object(text: str) -> bool:
 
 def table_of_delimited(text: str, path: Path) -> Table:
     """Read CSV, TSV, or text with another delimiter; a header line that appears again is a restart, not data."""
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    written = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in written if not line.lstrip().startswith("#")]
+    lines = with_commented_header(written, lines)
     if not lines:
         raise InputError(f"{path} holds only comments; expected a table with a header")
     delimiter = delimiter_of(lines)
@@ -129,6 +131,16 @@ def table_of_delimited(text: str, path: Path) -> Table:
         name for i, name in enumerate(names) if any(i < len(row) and row[i].strip().endswith("%") for row in body)
     }
     return Table(cells, len(body), tuple(notes), frozenset(percent))
+
+
+def with_commented_header(written: Sequence[str], lines: list[str]) -> list[str]:
+    """Return the lines with the comment just before them as their header, where it names as many columns as they have."""
+    first = next((i for i, line in enumerate(written) if not line.lstrip().startswith("#")), 0)
+    if not first or not lines:
+        return lines
+    names, cells = written[first - 1].lstrip("# \t").split(), lines[0].split()
+    numbers = all(number(cell) is not None for cell in cells)
+    return [" ".join(names), *lines] if numbers and len(names) == len(cells) > 1 else lines
 
 
 def delimiter_of(lines: Sequence[str]) -> str:
@@ -173,6 +185,9 @@ def table_of_json(text: str, path: Path) -> Table:
     if isinstance(content, list) and content and all(isinstance(item, dict) for item in content):
         return table_of_records([flat(item) for item in content], [])
     if isinstance(content, dict):
+        logs = [v for v in content.values() if isinstance(v, list) and v and all(isinstance(item, dict) for item in v)]
+        if len(logs) == 1:  # such as {"log_history": [...]}
+            return table_of_records([flat(item) for item in logs[0]], [])
         columns = {k: v for k, v in flat(content, keep_lists=True).items() if isinstance(v, list)}
         if columns:
             rows = max(len(column) for column in columns.values())
