@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from twoclocks.cli import main
+from twoclocks.cli import compared_with, main
+from twoclocks.diagnosis import diagnose
 
 LOGS = Path(__file__).parent / "data" / "logs"
 GROKKING = str(LOGS / "modadd97_tf1l_f30_wd1.csv")
@@ -135,10 +137,51 @@ def test_two_thousand_rows_are_diagnosed_in_a_second(tmp_path: Path) -> None:
 
 def test_the_module_runs_and_a_closed_pipe_is_no_traceback() -> None:
     done = subprocess.run(
-        f"{sys.executable} -m twoclocks diagnose {GROKKING} --json | head -c 1",
+        f"{shlex.quote(sys.executable)} -m twoclocks diagnose {shlex.quote(GROKKING)} --json | head -c 1",
         shell=True,
         capture_output=True,
         text=True,
     )
     assert done.stdout == "{"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_says_whether_it_went_as_expected() -> None:
+    from twoclocks.training.recipe import Expected
+
+    diagnosis = diagnose(GROKKING)
+    as_stated = Expected("grokking", None, {"T_fit": (50, 200), "T_gen_0.99": (1000, 2000)})
+    otherwise = Expected("memorisation", "no progress", {"T_fit": (1, 2)})
+    assert compared_with(as_stated, diagnosis).endswith("; as expected")
+    assert "found grokking instead of memorisation; undetermined instead of no progress" in compared_with(
+        otherwise, diagnosis
+    )
+    assert "T_fit 100 outside 1 to 2" in compared_with(otherwise, diagnosis)
+
+
+@pytest.mark.parametrize("target", ["log.csv", "folder", "", "/dev/null"])
+def test_a_page_overwrites_nothing_but_a_page(
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    Path("log.csv").write_bytes(Path(GROKKING).read_bytes())
+    code, _, err = cli("diagnose", "log.csv", "--html", target)
+    assert code == 2
+    assert "page" in err
+    assert Path("log.csv").read_bytes() == Path(GROKKING).read_bytes()
+    assert Path("/dev/null").is_char_device()
+
+
+def test_the_version_is_said(cli) -> None:  # type: ignore[no-untyped-def]
+    assert cli("--version")[1].startswith("twoclocks 0.")
+
+
+def test_an_output_that_cannot_be_written_is_no_traceback() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "twoclocks", "diagnose", GROKKING], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert "cannot write the output" in done.stderr
     assert "Traceback" not in done.stderr

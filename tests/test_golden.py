@@ -31,7 +31,7 @@ def test_the_recorded_run_gets_its_diagnosis() -> None:
         "TC203": "REFUTED", "TC204": "REFUTED",
     }  # fmt: skip
     effects = {verdict.code: verdict.effect for verdict in diagnosis.verdicts}
-    assert effects["TC104"] == pytest.approx(794 / 63)
+    assert effects["TC104"] == pytest.approx(794 / 56)  # close to its own best fit at 56, at 0.99 at 63
     assert effects["TC202"] == pytest.approx(0.211, abs=0.02)
     # 128 scored examples leave the lead of the probes open, and the verdict says how many they are
     lead = next(verdict for verdict in diagnosis.verdicts if verdict.code == "TC201")

@@ -83,7 +83,7 @@ def stop_when_finished(run: Run, verdicts: Mapping[str, Verdict]) -> Stop:
             return Stop("undetermined", "the fit itself was not recorded, or is being lost again")
         return Stop(
             "yes",
-            f"held-out accuracy has stayed at {at.FINISHED:g} or above for {since} evaluations: nothing is left to gain",
+            f"held-out accuracy has stayed at {at.FINISHED:g} or above for {since} evaluations: no accuracy is left to gain, though the weights may still simplify",
         )
     if verdicts["TC109"].holds:
         return Stop("no", "the held-out accuracy is still improving")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from json import dumps
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -20,6 +21,9 @@ from twoclocks.labels import LABELS
 from twoclocks.sources.logs import CANONICAL
 from twoclocks.store import MANIFEST, replace_file
 from twoclocks.text import as_text
+
+if TYPE_CHECKING:
+    from twoclocks.training.recipe import Expected
 
 app = typer.Typer(
     name="twoclocks",
@@ -72,6 +76,8 @@ def run(
         replace_file(folder / "analysis" / "diagnosis.json", diagnosis.to_json().encode() + b"\n")
         page = written_page(evidence, diagnosis, folder / "analysis" / "report.html")
     show(diagnosis, json)
+    if chosen.expected is not None:
+        say(compared_with(chosen.expected, diagnosis), json)
     say(f"page: {page}", json)
 
 
@@ -163,6 +169,18 @@ def leave_quietly(code: int = 141) -> NoReturn:
     """End without a word about an output that nobody reads any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def compared_with(expected: Expected, diagnosis: Diagnosis) -> str:
+    """Return in one sentence whether the outcome is the one that the recipe states."""
+    found = [(diagnosis.label, expected.label), (diagnosis.kind, expected.kind)]
+    unlike = [f"{got} instead of {wanted}" for got, wanted in found if wanted is not None and got != wanted]
+    for clock in diagnosis.clocks:
+        low, high = expected.clocks.get(clock.name, (0, math.inf))
+        outside = [value for value in clock.per_run if value is None or not low <= value <= high]
+        if outside and clock.name in expected.clocks:
+            unlike.append(f"{clock.name} {', '.join(map(str, outside))} outside {low} to {high}")
+    return f"expected: {expected}; " + ("as expected" if not unlike else f"found {'; '.join(unlike)}")
 
 
 def pairs(given: list[str], option: str) -> dict[str, str]:
