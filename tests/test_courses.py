@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from twoclocks.courses import Course, course_of, deepest_dip, run_of, running_median, trend_at_end
+from twoclocks.courses import Course, course_of, deepest_dip, running_median, trend_at_end
+from twoclocks.runs import run_of
 from twoclocks.sources.logs import read_columns
 
 

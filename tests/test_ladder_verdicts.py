@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from twoclocks.courses import Run, run_of
 from twoclocks.decomposition import Decomposition
 from twoclocks.ladder_verdicts import judge_ladder, kind_of
+from twoclocks.runs import Run, run_of
 from twoclocks.sources.logs import read_columns
 from twoclocks.verdicts import Outcome
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from twoclocks.courses import run_of
+from twoclocks.runs import run_of
 from twoclocks.sources.logs import read_columns
 from twoclocks.verdicts import Outcome, Verdict, judge_curves, over_runs, t_interval
 

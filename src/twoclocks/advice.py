@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from twoclocks import thresholds as at
-from twoclocks.courses import Course, Run
+from twoclocks.courses import Course
+from twoclocks.runs import Run
 from twoclocks.trajectory import Trajectory
 from twoclocks.verdicts import Verdict, end_share
 
@@ -81,10 +82,8 @@ def stop_when_finished(run: Run, verdicts: Mapping[str, Verdict]) -> Stop:
     if level >= at.FINISHED and since >= at.STANDS_STILL_EVALUATIONS:
         if train is None or train.best <= 0 or end_share(train) < at.CLOSE_TO_OWN_BEST * train.best:
             return Stop("undetermined", "the fit itself was not recorded, or is being lost again")
-        return Stop(
-            "yes",
-            f"held-out accuracy has stayed at {at.FINISHED:g} or above for {since} evaluations: no accuracy is left to gain, though the weights may still simplify",
-        )
+        kept = f"held-out accuracy has stayed at {at.FINISHED:g} or above for {since} evaluations"
+        return Stop("yes", f"{kept}: no accuracy is left to gain, though the weights may still simplify")
     if verdicts["TC109"].holds:
         return Stop("no", "the held-out accuracy is still improving")
     if level >= at.FINISHED:

@@ -15,11 +15,11 @@ import numpy as np
 from twoclocks import thresholds as at
 from twoclocks.advice import Stop, cannot_tell, measure_next, stop_of
 from twoclocks.clocks import Step, reported_time
-from twoclocks.courses import Run, run_of
 from twoclocks.errors import InputError
 from twoclocks.evidence import Evidence, examine
 from twoclocks.labels import Label, common_label, label_of
 from twoclocks.ladder_verdicts import judge_ladder, kind_of, why_no_kind
+from twoclocks.runs import Run, run_of
 from twoclocks.sources.logs import read_columns, read_log
 from twoclocks.store import MANIFEST, load
 from twoclocks.text import as_text

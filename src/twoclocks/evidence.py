@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twoclocks import thresholds as at
-from twoclocks.courses import run_of
+from twoclocks.runs import run_of
 from twoclocks.trajectory import Float, Series, Snapshot, Trajectory
 
 if TYPE_CHECKING:

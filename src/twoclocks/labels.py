@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from twoclocks import thresholds as at
-from twoclocks.courses import Run
+from twoclocks.runs import Run
 from twoclocks.verdicts import Outcome, Verdict, end_share, following
 
 LABELS = (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twoclocks import thresholds as at
-from twoclocks.courses import Run
+from twoclocks.runs import Run
 from twoclocks.trajectory import Array, Float
 from twoclocks.verdicts import Outcome, Verdict, compared
 

@@ -13,7 +13,8 @@ from enum import StrEnum
 import numpy as np
 
 from twoclocks import thresholds as at
-from twoclocks.courses import Course, Run, trend_at_end
+from twoclocks.courses import Course, Dip, trend_at_end
+from twoclocks.runs import Run
 
 
 class Outcome(StrEnum):
@@ -240,56 +241,51 @@ def judge_double_descent(run: Run) -> Verdict:
         "first peak / best": at.DIP_FIRST, "recovered / fallen": at.DIP_RECOVERED,
     }  # fmt: skip
     if dip is None or heldout.best <= 0:
+        never = ("the held-out measure never turns",)
         return Verdict(
-            "TC105",
-            claim,
-            Outcome.REFUTED,
-            "recovered ÷ fallen",
-            None,
-            None,
-            len(heldout.step),
-            "evaluations",
-            thresholds,
-            ("the held-out measure never turns",),
-            "a longer log",
-        )
+            "TC105", claim, Outcome.REFUTED, "recovered ÷ fallen", None, None, len(heldout.step), "evaluations", thresholds,
+            never, "a longer log",
+        )  # fmt: skip
     effect = dip.recovery / dip.depth if dip.depth > 0 else float("inf")
-    small = min(dip.depth, dip.recovery)
-    # the noise beside the dip, not in it: a sharp dip is no noise
-    at_first, at_trough = heldout.error_at(dip.first_step, 30, 0), heldout.error_at(dip.trough_step, 0, 0)
-    at_second = heldout.error_at(dip.second_step, 0, 30)
-    fell = dip.depth >= at.DIP_NOISE * float(np.hypot(at_first, at_trough))
-    rose = dip.recovery >= at.DIP_NOISE * float(np.hypot(at_trough, at_second))
-    real = small >= at.DIP * heldout.best and fell and rose and dip.evaluations >= at.DIP_EVALUATIONS
+    errors = errors_of(dip, heldout)
     together = 0.0 if run.train is None else run.train.at_step(dip.first_step) - run.train.at_step(dip.trough_step)
     alone = together < at.TRAINING_FELL * dip.depth
     early = dip.first_step < run.fit_step if run.fit_step is not None else dip.first < at.NEARLY_PERFECT
     shape = dip.first >= at.DIP_FIRST * heldout.best and effect >= at.DIP_RECOVERED
+    order = (
+        "the first peak comes before the fit" if early else "the first peak comes after the fit, as in an instability"
+    )
     evidence = (
         f"{heldout.title} {heldout.in_unit(dip.first):.4g} at step {dip.first_step:g}, {heldout.in_unit(dip.trough):.4g} at "
         f"{dip.trough_step:g}, {heldout.in_unit(dip.second):.4g} at {dip.second_step:g} (smoothed)",
-        "training fell along with it"
-        if not alone
-        else "the first peak comes before the fit"
-        if early
-        else "the first peak comes after the fit: an instability is the plainer reading",
+        order if alone else "training fell along with it",
     )
-    wide = 2 * max(at_first, at_trough, at_second) / max(dip.depth, 1e-9)
+    wide = 2 * max(errors) / max(dip.depth, 1e-9)
     interval = (effect - wide, effect + wide) if np.isfinite(effect) else None
+    real = stands_out(dip, heldout, errors)
     outcome = Outcome.SUPPORTED if real and early and shape and alone else Outcome.REFUTED
     return Verdict(
-        "TC105",
-        claim,
-        outcome,
-        "recovered ÷ fallen",
-        effect,
-        interval,
-        dip.evaluations,
-        "evaluations",
-        thresholds,
-        evidence,
-        "another seed without the dip",
+        "TC105", claim, outcome, "recovered ÷ fallen", effect, interval, dip.evaluations, "evaluations", thresholds,
+        evidence, "another seed without the dip",
+    )  # fmt: skip
+
+
+def errors_of(dip: Dip, course: Course) -> tuple[float, float, float]:
+    """Return the standard errors of a dip's three points, from the noise beside the dip: a sharp dip is no noise."""
+    return (
+        course.error_at(dip.first_step, 30, 0),
+        course.error_at(dip.trough_step, 0, 0),
+        course.error_at(dip.second_step, 0, 30),
     )
+
+
+def stands_out(dip: Dip, course: Course, errors: tuple[float, float, float]) -> bool:
+    """Return whether a dip's fall and its rise both exceed the noise and what counts as wandering, and last long enough."""
+    first, trough, second = errors
+    fell = dip.depth >= at.DIP_NOISE * float(np.hypot(first, trough))
+    rose = dip.recovery >= at.DIP_NOISE * float(np.hypot(trough, second))
+    large = min(dip.depth, dip.recovery) >= at.DIP * course.best
+    return fell and rose and large and dip.evaluations >= at.DIP_EVALUATIONS
 
 
 def judge_degradation(run: Run) -> Verdict:

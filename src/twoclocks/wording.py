@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twoclocks import thresholds as at
-from twoclocks.courses import Run
+from twoclocks.runs import Run
 from twoclocks.trajectory import Trajectory
 from twoclocks.verdicts import end_share
 

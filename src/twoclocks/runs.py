@@ -1,0 +1,105 @@
+"""This file knows the moments of one run that judgements refer to: when it fitted, when it generalised, where it broke."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from twoclocks import thresholds as at
+from twoclocks.courses import Course, Dip, course_of, deepest_dip
+from twoclocks.trajectory import Series, Trajectory
+
+
+@dataclass(frozen=True)
+class Run:
+    """The two courses of one run and the moments the judgements refer to. Steps are None where they did not come.
+
+    `first_step` is where time begins: 0, or the first step where that is negative. `fit_step` is the first evaluation at
+    which the run counts as fitted, `fit_before` the evaluation before it; `generalised_step` and `generalised_before` the
+    same for the held-out share coming close to its best.
+    """
+
+    train: Course | None
+    heldout: Course | None
+    first_step: float
+    fit_step: float | None
+    fit_before: float | None
+    generalised_step: float | None
+    generalised_before: float | None
+    train_broke_at: float | None
+    exploded_by: float | None
+
+    @property
+    def heldout_at_fit(self) -> float | None:
+        """Return the held-out share at the fit, relative to its best."""
+        if self.heldout is None or self.fit_step is None or self.heldout.best <= 0:
+            return None
+        return self.heldout.at_step(self.fit_step) / self.heldout.best
+
+    @property
+    def best_step(self) -> float:
+        """Return the step of the best held-out measure; the first step where there is none."""
+        return self.first_step if self.heldout is None else self.heldout.best_step
+
+    @property
+    def dip(self) -> Dip | None:
+        """Return the deepest dip of the held-out course."""
+        return None if self.heldout is None else deepest_dip(self.heldout)
+
+
+def run_of(trajectory: Trajectory, run: int = 0) -> Run:
+    """Return the courses and the moments of one run of a trajectory."""
+    train, heldout = course_of(trajectory, "train", run), course_of(trajectory, "heldout", run)
+    fit, fit_before = fit_of(train)
+    generalised, generalised_before = moment_past(heldout, None if heldout is None else at.CLOSE_TO_BEST * heldout.best)
+    loss = trajectory.scalars.get("train_loss") or trajectory.scalars.get("heldout_loss")
+    first = min((0.0, *(float(s.step[0]) for s in trajectory.scalars.values() if len(s.step))))
+    broke = None if loss is None else broke_at(loss, run)
+    growth = None if loss is None else growth_of(loss, run)
+    return Run(train, heldout, first, fit, fit_before, generalised, generalised_before, broke, growth)
+
+
+def fit_of(train: Course | None) -> tuple[float | None, float | None]:
+    """Return the evaluation at which a run counts as fitted, and the one before it.
+
+    With accuracies: close to its own best, if that is nearly perfect, and at FIT at the latest. With losses alone nobody
+    can say what a perfect fit is: close to the best of this log.
+    """
+    if train is None or train.best <= 0:
+        return None, None
+    if not train.is_accuracy:
+        return moment_past(train, at.CLOSE_TO_BEST * train.best) if train.best >= at.LOSS_FELL else (None, None)
+    if train.best < at.NEARLY_FITTED:
+        return None, None
+    return moment_past(train, min((at.FIT - train.chance) / (1.0 - train.chance), at.CLOSE_TO_OWN_BEST * train.best))
+
+
+def moment_past(course: Course | None, share: float | None) -> tuple[float | None, float | None]:
+    """Return the step at which a course is first past a share for good measure, and the evaluation before it."""
+    if course is None or share is None or share <= 0:
+        return None, None
+    first = course.first_past(share)
+    if first is None:  # a rise cut off by the end of the log: the first crossing is all there is
+        first = course.first_past(share, sustained=1)
+    if first is None:
+        return None, None
+    place = int(course.at[first])
+    return float(course.step[place]), float(course.step[place - 1]) if place else None
+
+
+def broke_at(loss: Series, run: int) -> float | None:
+    """Return the step from which a loss is not finite until the end, if it is."""
+    broken = ~np.isfinite(loss.value[run])
+    if not broken.any() or not broken[-1]:
+        return None
+    finite = np.flatnonzero(~broken)
+    return float(loss.step[int(finite[-1]) + 1 if len(finite) else 0])
+
+
+def growth_of(loss: Series, run: int) -> float | None:
+    """Return the last loss (median of three) over the first one; None where that says nothing."""
+    finite = loss.value[run][np.isfinite(loss.value[run])]
+    if len(finite) < 4 or finite[0] <= 0:
+        return None
+    return float(np.median(finite[-3:]) / finite[0])
