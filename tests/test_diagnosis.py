@@ -346,3 +346,16 @@ def test_a_log_in_epochs_speaks_of_epochs() -> None:
     said = " ".join([diagnosis.stop.why, diagnosis.summary, *(row for v in diagnosis.verdicts for row in v.evidence)])
     assert "epoch" in said
     assert " step " not in said
+
+
+def test_values_of_any_size_are_diagnosed_without_a_warning() -> None:
+    generator = np.random.default_rng(0)
+    extremes = [0.0, 1.0, -1.0, 1e-300, 1e30, -1e30, 1e308, -1e308, float("nan"), float("inf"), None]
+    seen = set()
+    for _ in range(150):
+        count = int(generator.choice([1, 2, 6, 30]))
+        names = ["train_loss", "val_loss", "train_acc", "val_acc"]
+        table = {name: [extremes[i] for i in generator.integers(len(extremes), size=count)] for name in names}
+        seen.add(diagnose({"step": list(range(count)), **table}).label)
+    assert "undetermined" in seen
+    assert seen <= set(LABELS)

@@ -13,6 +13,7 @@ import numpy as np
 
 from twoclocks.trajectory import Array, Float, Series, Trajectory
 
+FARTHEST = 1e6  # shares beyond this many times the way from chance to perfection are not told apart
 MOMENTS = 1500  # a course is smoothed at this many moments at most
 WINDOW = 1.08  # each over the evaluations within this factor of its time, as training happens on a log scale of time
 COIN = (0.4, 0.62)  # first accuracies that a two-class task may start from; above it no chance level is believed
@@ -163,9 +164,11 @@ def first_loss(trajectory: Trajectory, own: float, run: int) -> float:
 def course(series: Series, run: int, chance: float, perfect: float, chance_is_known: bool) -> Course:
     """Return the course of one run of a series, given what counts as chance and as perfect."""
     finite = np.isfinite(series.value[run])
-    span = perfect - chance
     step = series.step[finite]
-    raw = (series.value[run][finite] - chance) / (span if span != 0 else 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):  # a loss of 1e300 is as bad as one of 1e6
+        span = np.float64(perfect) - chance
+        raw = np.nan_to_num((series.value[run][finite] - chance) / (span if span != 0 else 1.0), nan=-FARTHEST)
+    raw = np.clip(raw, -FARTHEST, FARTHEST)
     at, smooth, window = running_median(step, raw)
     noise = evaluation_noise(raw)
     return Course(series.name, step, raw, at, smooth, window, noise, chance, perfect, chance_is_known)
@@ -282,7 +285,7 @@ def evaluation_noise(raw: Float) -> float:
     """
     if len(raw) < 8:
         return 0.0
-    return float(np.quantile(np.abs(np.diff(raw, 2)), 0.6827) / np.sqrt(6.0))
+    return float(np.quantile(np.abs(np.diff(np.clip(raw, -FARTHEST, FARTHEST), 2)), 0.6827) / np.sqrt(6.0))
 
 
 def autocorrelation(raw: Float) -> float:

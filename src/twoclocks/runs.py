@@ -102,4 +102,5 @@ def growth_of(loss: Series, run: int) -> float | None:
     finite = loss.value[run][np.isfinite(loss.value[run])]
     if len(finite) < 4 or finite[0] <= 0:
         return None
-    return float(np.median(finite[-3:]) / finite[0])
+    with np.errstate(over="ignore"):
+        return float(np.median(finite[-3:]) / finite[0])
