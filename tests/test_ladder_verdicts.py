@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from twoclocks.decomposition import Decomposition
+from twoclocks.evidence import telling_moments
 from twoclocks.ladder_verdicts import judge_ladder, kind_of
 from twoclocks.runs import Run, run_of
 from twoclocks.sources.logs import read_columns
@@ -122,3 +124,22 @@ def test_noise_alone_is_called_damage_or_progress_in_at_most_one_of_twenty_draws
         alarms.append(verdicts["TC202"].holds or verdicts["TC203"].holds)
     assert len(alarms) == 200
     assert sum(alarms) <= 10
+
+
+def test_the_presets_are_fitted_where_the_fall_is_judged_and_can_deny_it() -> None:
+    drawn = ladder(LATE, DAMAGED, DAMAGED)
+    train = [0.01, 0.2, 0.9] + [1.0] * 9
+    log = read_columns({"step": STEP.tolist(), "train_acc": train, "test_acc": LATE.tolist()})
+    moments = telling_moments(log, drawn)
+    at = np.isin(STEP, moments)
+    steady = np.full(len(STEP), 0.89)
+    other = replace(
+        ladder(LATE, steady, steady),
+        step=STEP[at],
+        native=LATE[None, at],
+        heldout_probe=(steady + 0.01 * np.arange(len(STEP)))[None, at],
+    )
+    judged = judge_ladder(drawn, {"logistic": other}, run_with(LATE), 0)["TC203"]
+    assert judged.outcome is Outcome.UNDETERMINED
+    assert any("(logistic) fell by" in row for row in judged.evidence)
+    assert judge_ladder(drawn, {}, run_with(LATE), 0)["TC203"].outcome is Outcome.SUPPORTED

@@ -92,10 +92,6 @@ class Course:
         place = int(np.searchsorted(self.step[self.at], step, side="right")) - 1
         return float(self.smooth[max(place, 0)])
 
-    def until(self, step: float) -> Float:
-        """Return the smoothed shares up to and including a step."""
-        return self.smooth[self.step[self.at] <= step]
-
 
 @dataclass(frozen=True)
 class Dip:
@@ -131,6 +127,18 @@ class Trend:
     def exceeds(self, least: float) -> bool:
         """Return whether the gain is beyond noise and beyond `least`."""
         return self.gain > max(least, 3.0 * self.standard_error)
+
+
+def deepest_fall(values: Float) -> tuple[int, int, float]:
+    """Return the places of a level and of the lowest later one that lie furthest apart, and how far.
+
+    Each place but the first and the last stands for the median of itself and its neighbours.
+    """
+    smooth = values.copy()
+    smooth[1:-1] = np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
+    highest = np.maximum.accumulate(smooth)
+    low = int((highest - smooth).argmax())
+    return int(smooth[: low + 1].argmax()), low, float(highest[low] - smooth[low])
 
 
 def course_of(trajectory: Trajectory, split: str, run: int = 0) -> Course | None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twoclocks import thresholds as at
-from twoclocks.runs import run_of
-from twoclocks.trajectory import Float, Series, Snapshot, Trajectory
+from twoclocks.courses import deepest_fall
+from twoclocks.runs import before_rise, plateau_of, run_of
+from twoclocks.trajectory import Series, Snapshot, Trajectory
 
 if TYPE_CHECKING:
     from twoclocks.decomposition import Decomposition
@@ -72,29 +73,20 @@ def has_features(snapshot: Snapshot) -> bool:
 def telling_moments(trajectory: Trajectory, ladder: Decomposition) -> list[int]:
     """Return the snapshots at which every probe preset is fitted, since a claim rests on them.
 
-    For each run: the last one after the fit and before the native readout is half way from chance to perfection; the two
-    ends of the deepest fall of the held-out-fit probe, where it fell; and the last of all, where a probe is ahead of the
-    native readout.
+    For each run: the last one on the plateau; the two ends of the smaller of the two probes' falls before the held-out
+    rise, where both fell; and the last of all, where a probe is ahead of the native readout.
     """
-    moments = set()
+    moments: set[int] = set()
     for r in range(trajectory.runs):
         run = run_of(trajectory, r)
-        half = None if run.heldout is None else run.heldout.step_past(at.WELL_ABOVE_CHANCE)
-        fit = float("inf") if run.fit_step is None else run.fit_step
-        plateau = [step for step in ladder.step.tolist() if fit <= step < (float("inf") if half is None else half)]
-        moments |= {plateau[-1]} if plateau else set()
-        high, low, fall = deepest_fall_of(ladder.heldout_probe[r])
+        moments |= set(ladder.step[plateau_of(ladder.step, run)][-1:].tolist())
+        before = before_rise(ladder.step, run)
+        falls = (deepest_fall(probe[r][before]) for probe in (ladder.train_probe, ladder.heldout_probe))
+        high, low, fall = min(falls, key=lambda fall: fall[2])
         moments |= {int(ladder.step[high]), int(ladder.step[low])} if fall >= at.RISE else set()
         if max(ladder.train_probe[r, -1], ladder.heldout_probe[r, -1]) - ladder.native[r, -1] >= at.RISE:
             moments.add(int(ladder.step[-1]))
     return sorted(moments)
-
-
-def deepest_fall_of(values: Float) -> tuple[int, int, float]:
-    """Return the places of the highest value and the lowest after it that lie furthest apart, and how far."""
-    highest = np.maximum.accumulate(values)
-    low = int((highest - values).argmax())
-    return int(values[: low + 1].argmax()), low, float(highest[low] - values[low])
 
 
 def ranks_of(trajectory: Trajectory) -> dict[str, Series]:

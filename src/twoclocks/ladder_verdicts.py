@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twoclocks import thresholds as at
-from twoclocks.runs import Run
+from twoclocks.courses import deepest_fall
+from twoclocks.runs import Run, before_rise, plateau_of
 from twoclocks.trajectory import Array, Float
 from twoclocks.verdicts import Outcome, Verdict, compared
 
@@ -26,11 +27,7 @@ KIND = ("TC201", "TC202", "TC203")
 
 @dataclass(frozen=True)
 class Rungs:
-    """The ladder of one run with the moments that count: `plateau` marks the snapshots after the fit and before the rise.
-
-    The rise begins when the native readout is half way from chance to perfection; a run that never got there is on its
-    plateau to the end.
-    """
+    """The ladder of one run, its plateau (see `runs.plateau_of`) marked."""
 
     step: Array
     native: Float
@@ -50,16 +47,10 @@ class Rungs:
 def rungs_of(ladder: Decomposition, run: Run, r: int) -> Rungs:
     """Return the ladder of run r, with its plateau marked."""
     step = ladder.step
-    fitted = run.fit_step if run.fit_step is not None else np.inf
-    risen = np.inf
-    if run.heldout is not None and run.heldout.is_accuracy:
-        half = run.heldout.step_past(at.WELL_ABOVE_CHANCE)
-        risen = np.inf if half is None else half
-    plateau = np.asarray((step >= fitted) & (step < risen))
     return Rungs(
         step, ladder.native[r], ladder.train_probe[r], ladder.heldout_probe[r], ladder.native_interval[r],
         ladder.train_probe_interval[r], ladder.heldout_probe_interval[r], ladder.calibration_gap[r],
-        ladder.calibration_gap_interval[r], plateau, ladder.scored,
+        ladder.calibration_gap_interval[r], plateau_of(step, run), ladder.scored,
         (ladder.fitted_on_train, ladder.fitted_on_heldout), ladder.preset,
     )  # fmt: skip
 
@@ -151,11 +142,11 @@ def judge_damage(rungs: Rungs, run: Run, presets: Mapping[str, Decomposition], r
     """
     claim = "training made the features worse than they had been (step 0 included) before the held-out rise"
     code, what = "TC203", "smaller fall of the two probes below an earlier level"
-    before = before_rise(rungs, run)
+    before = before_rise(rungs.step, run)
     if int(before.sum()) < FEWEST_SNAPSHOTS:
         return too_few(code, claim, what, int(before.sum()))
     falls = {
-        name: deepest_fall(rungs.step[before], values[before], intervals[before])
+        name: fall_of(rungs.step[before], values[before], intervals[before])
         for name, values, intervals in named_probes(rungs)
     }
     name, (fall, error, high, low) = min(falls.items(), key=lambda item: item[1][0])
@@ -230,24 +221,10 @@ def why_no_kind(label: str, kind: str | None, verdicts: Mapping[str, Verdict]) -
     return (f"whether the late rise is genuine or spurious: {because}",)
 
 
-def before_rise(rungs: Rungs, run: Run) -> Array:
-    """Return which snapshots come before the held-out rise is half done (all, where it never came)."""
-    plateau = np.flatnonzero(rungs.plateau)
-    if run.fit_step is None or not len(plateau):
-        return np.ones(len(rungs.step), dtype=bool)
-    return np.asarray(np.arange(len(rungs.step)) <= plateau[-1])
-
-
-def deepest_fall(step: Array, values: Float, intervals: Float) -> tuple[float, float, float, float]:
+def fall_of(step: Array, values: Float, intervals: Float) -> tuple[float, float, float, float]:
     """Return the deepest fall below an earlier level, its error, and the steps of the high and the low."""
-    smooth = values.copy()
-    smooth[1:-1] = np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
-    smooth[0] = values[0]
-    highest = np.maximum.accumulate(smooth)
-    low = int((highest - smooth).argmax())
-    high = int(smooth[: low + 1].argmax())
-    error = float(half_width(intervals[high], intervals[low]))
-    return float(smooth[high] - smooth[low]), error, float(step[high]), float(step[low])
+    high, low, fall = deepest_fall(values)
+    return fall, float(half_width(intervals[high], intervals[low])), float(step[high]), float(step[low])
 
 
 def preset_fall(other: Decomposition, high: float, low: float, r: int) -> float | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from twoclocks import thresholds as at
 from twoclocks.courses import Course, Dip, course_of, deepest_dip
-from twoclocks.trajectory import Series, Trajectory
+from twoclocks.trajectory import Array, Series, Trajectory
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,23 @@ class Run:
     def dip(self) -> Dip | None:
         """Return the deepest dip of the held-out course."""
         return None if self.heldout is None else deepest_dip(self.heldout)
+
+
+def plateau_of(step: Array, run: Run) -> Array:
+    """Return which of some steps lie on the plateau: after the fit and before the held-out rise.
+
+    The rise begins when held-out accuracy is half way from chance to perfection; a run that never got there is on its
+    plateau to the end, and one that never fitted has none.
+    """
+    fitted = np.inf if run.fit_step is None else run.fit_step
+    half = run.heldout.step_past(at.WELL_ABOVE_CHANCE) if run.heldout is not None and run.heldout.is_accuracy else None
+    return np.asarray((step >= fitted) & (step < (np.inf if half is None else half)))
+
+
+def before_rise(step: Array, run: Run) -> Array:
+    """Return which of some steps come before the end of the plateau (all, where there is none)."""
+    plateau = np.flatnonzero(plateau_of(step, run))
+    return np.asarray(np.arange(len(step)) <= plateau[-1]) if len(plateau) else np.ones(len(step), dtype=bool)
 
 
 def run_of(trajectory: Trajectory, run: int = 0) -> Run:

@@ -6,8 +6,10 @@ Nothing here imports torch, so that a log can be read without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from types import MappingProxyType
 from typing import Any
 
@@ -192,9 +194,17 @@ class SaveAt:
 
 def on_grid(step: int, per_decade: int, every: int) -> bool:
     """Return whether `step` is 0, a multiple of `every`, or one of round(10^(j / per_decade))."""
-    if step == 0 or (every and step % every == 0):
-        return True
-    if not per_decade or step < 0:
-        return False
-    nearest = round(per_decade * np.log10(step))
-    return any(round(10 ** (j / per_decade)) == step for j in (nearest - 1, nearest, nearest + 1))
+    return step == 0 or (step > 0 and next_on_grid(step - 1, per_decade, every) == step)
+
+
+def next_on_grid(step: int, per_decade: int, every: int) -> float:
+    """Return the first step after `step` that is a multiple of `every` or one of round(10^(j / per_decade)).
+
+    >>> [next_on_grid(step, 4, 10) for step in (0, 3, 6, 10, 18)]
+    [1, 6, 10, 18, 20]
+    """
+    regular = (step // every + 1) * every if every else math.inf
+    if not per_decade:
+        return regular
+    first = max(0, math.floor(per_decade * math.log10(max(step, 1))) - 1)
+    return min(regular, next(at for at in (round(10 ** (j / per_decade)) for j in count(first)) if at > step))

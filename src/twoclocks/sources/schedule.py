@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import count
 from time import perf_counter
 
 from twoclocks.store import RunWriter
-from twoclocks.trajectory import SaveAt
+from twoclocks.trajectory import SaveAt, next_on_grid
 
 
 @dataclass(frozen=True)
@@ -159,16 +158,3 @@ def snapshots_until(step: int, save_at: SaveAt) -> int:
 def next_snapshot(step: int, save_at: SaveAt) -> float:
     """Return the first step after `step` of which the tensors are kept."""
     return next_on_grid(step, save_at.snapshots_per_decade, save_at.snapshot_every)
-
-
-def next_on_grid(step: int, per_decade: int, every: int) -> float:
-    """Return the first step after `step` that is a multiple of `every` or one of round(10^(j / per_decade)).
-
-    >>> [next_on_grid(step, 4, 10) for step in (0, 3, 6, 10, 18)]
-    [1, 6, 10, 18, 20]
-    """
-    regular = (step // every + 1) * every if every else math.inf
-    if not per_decade:
-        return regular
-    first = max(0, math.floor(per_decade * math.log10(max(step, 1))) - 1)
-    return min(regular, next(at for at in (round(10 ** (j / per_decade)) for j in count(first)) if at > step))
