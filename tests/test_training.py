@@ -70,7 +70,7 @@ def plain_loop(recipe: Recipe, steps: int, dtype: torch.dtype) -> tuple[list[flo
 def structured_loop(recipe: Recipe, steps: int, dtype: torch.dtype) -> tuple[list[float], dict[str, Tensor]]:
     experiment = set_up(recipe, (0,))
     weights = flat(experiment.problem.initial(0)).to(dtype)
-    run, losses = standing(0, 0, weights, zero_moments(weights), experiment), []
+    run, losses = standing(0, 0, weights, zero_moments(weights, experiment.rule), experiment), []
     for step in range(steps):
         losses.append(F.cross_entropy(run.logits, experiment.problem.labels["train"]).item())
         run = advanced(run, step + 1, experiment)
@@ -138,7 +138,7 @@ def test_adamw_is_that_of_torch_for_100_updates() -> None:
     weights = torch.randn(40, generator=generator, dtype=torch.float64)
     parameter = torch.nn.Parameter(weights.clone())
     optimizer = torch.optim.AdamW([parameter], lr=3e-3, betas=(0.9, 0.98), weight_decay=1.0)
-    moments = zero_moments(weights)
+    moments = zero_moments(weights, AdamW(3e-3, 0.9, 0.98, 1.0))
     for update in range(1, 101):
         gradient = torch.randn(40, generator=generator, dtype=torch.float64)
         weights, moments = adamw_update(weights, gradient, moments, update, AdamW(3e-3, 0.9, 0.98, 1.0))
@@ -265,7 +265,7 @@ def test_a_diverged_run_is_told_and_the_others_go_on() -> None:
 def test_a_run_that_diverges_leaves_the_others_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     poisoned = initial_weights
 
-    def seed_1_is_broken(symbols: int, width: int, hidden: int, seed: int) -> dict[str, Tensor]:
+    def seed_1_is_broken(symbols: int, width: int, hidden: int, seed: int, **how: bool) -> dict[str, Tensor]:
         weights = poisoned(symbols, width, hidden, seed)
         return {name: w * torch.nan for name, w in weights.items()} if seed == 1 else weights
 

@@ -1,9 +1,10 @@
 """This file knows what is written down about one moment of a training, whoever trains: scalars and tensors.
 
 The journal's names: `train_loss`, `train_accuracy`, `train_margin_min`, `train_margin_q01`, `train_margin_median`, the
-same for `heldout_`, `logit_scale`, `weight_norm`, and for each block of parameters `block_norm.<block>` and
-`update_size.<block>` (‖Δθ_b‖ / ‖θ_b‖ of the one optimiser step before). Losses and margins are computed in float64 from
-the logits as the network gave them, before any rounding for storage.
+same for `heldout_`, `logit_scale`, `weight_norm`, and for each block of parameters `block_norm.<block>` and, of the one
+optimiser step before, `update_size.<block>` (‖Δθ_b‖ / ‖θ_b‖) and `loss_decrease.<block>` (−⟨∇_b loss, Δθ_b⟩). Where the
+gradient is at hand: `gradient_norm.<block>`, of the loss without its decay. Losses and margins are computed in float64
+from the logits as the network gave them, before any rounding for storage.
 """
 
 from __future__ import annotations
@@ -55,6 +56,26 @@ def scalars_of_blocks(
             if size > 0:
                 scalars[f"update_size.{block}"] = moved / size
     return scalars
+
+
+def scalars_of_gradient(gradient: Mapping[str, Tensor], blocks: Blocks) -> dict[str, float]:
+    """Return the norm of the loss's gradient by each block whose gradient is known."""
+    known = {block: [gradient[n] for n in names if n in gradient] for block, names in blocks.items()}
+    return {f"gradient_norm.{block}": norm_of(parts) for block, parts in known.items() if parts}
+
+
+def scalars_of_descent(
+    gradient: Mapping[str, Tensor], before: Mapping[str, Tensor], after: Mapping[str, Tensor], blocks: Blocks
+) -> dict[str, float]:
+    """Return −⟨∇_b loss, Δθ_b⟩ of each block: by how much its own update lowered the loss, to first order."""
+    return {
+        f"loss_decrease.{block}": -sum(
+            float((gradient[n].detach().double() * (after[n].detach() - before[n].detach()).double()).sum())
+            for n in names
+        )
+        for block, names in blocks.items()
+        if all(n in gradient for n in names)
+    }
 
 
 def tensors_of_moment(

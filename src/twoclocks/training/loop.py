@@ -29,9 +29,25 @@ import torch
 from torch import Tensor
 
 from twoclocks.errors import InputError
-from twoclocks.sources.observation import scalars_of_blocks, scalars_of_logits, stack_runs, tensors_of_moment
+from twoclocks.sources.observation import (
+    scalars_of_blocks,
+    scalars_of_descent,
+    scalars_of_gradient,
+    scalars_of_logits,
+    stack_runs,
+    tensors_of_moment,
+)
 from twoclocks.store import RunWriter, State, load, open_writer, read_state
-from twoclocks.training.optimizers import AdamW, Moments, adamw_update, zero_moments
+from twoclocks.training.optimizers import (
+    AdamW,
+    GradientDescent,
+    GradientFlow,
+    Moments,
+    Rule,
+    is_coupled,
+    updated,
+    zero_moments,
+)
 from twoclocks.training.recipe import Problem, Recipe, Weights
 from twoclocks.trajectory import Array, EvalBatch, Trajectory
 
@@ -44,8 +60,8 @@ Progress = Callable[[int, int], None]
 class Run:
     """One run standing at a step: flat weights, moments, and what the training forward and backward gave there.
 
-    `before` holds the weights one step earlier, where the run has moved since it was begun or resumed. A diverged run
-    stands still, while `step` goes on with the others.
+    `before` holds the weights one step earlier and `gradient_before` their gradient, where the run has moved since it
+    was begun or resumed. A diverged run stands still, while `step` goes on with the others.
     """
 
     seed: int
@@ -55,6 +71,7 @@ class Run:
     logits: Tensor
     gradient: Tensor
     before: Tensor | None = None
+    gradient_before: Tensor | None = None
     diverged_at: int | None = None
 
 
@@ -65,7 +82,7 @@ class Experiment:
     recipe: Recipe
     seeds: tuple[int, ...]
     problem: Problem
-    rule: AdamW
+    rule: Rule
     shapes: Mapping[str, torch.Size]
     kept: Mapping[str, Tensor]
 
@@ -141,10 +158,21 @@ def checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 def set_up(recipe: Recipe, seeds: tuple[int, ...]) -> Experiment:
     """Build what a recipe describes."""
     settings, problem = recipe.settings, recipe.problem(recipe.settings)
-    rule = AdamW(settings["lr"], settings["beta1"], settings["beta2"], settings["weight_decay"])
+    rule = rule_of(settings)
     shapes = {name: weight.shape for name, weight in problem.initial(seeds[0]).items()}
     kept = {split: sample(len(labels), recipe.save_at.examples) for split, labels in problem.labels.items()}
     return Experiment(recipe, seeds, problem, rule, shapes, kept)
+
+
+def rule_of(settings: Mapping[str, Any]) -> Rule:
+    """Return the update rule that settings name: AdamW where they name none."""
+    lr, decay = settings["lr"], settings["weight_decay"]
+    match settings.get("optimizer", "adamw"):
+        case "sgd":
+            return GradientDescent(lr, decay)
+        case "flow":
+            return GradientFlow(lr, decay)
+    return AdamW(lr, settings["beta1"], settings["beta2"], decay)
 
 
 def sample(population: int, size: int) -> Tensor:
@@ -165,6 +193,7 @@ def manifest(experiment: Experiment, threads: int) -> dict[str, Any]:
         "title": recipe.title,
         "reference": recipe.source,
         "settings": dict(recipe.settings),
+        "decay": "coupled" if is_coupled(experiment.rule) else "decoupled",
         "seeds": list(experiment.seeds),
         "save_at": asdict(recipe.save_at),
         "eval_sizes": {split: len(of_split) for split, of_split in labels.items()},
@@ -240,7 +269,7 @@ def begun(experiment: Experiment) -> list[Run]:
 def begun_run(seed: int, experiment: Experiment) -> Run:
     """Return the run of one seed at step 0."""
     weights = flat(experiment.problem.initial(seed))
-    return standing(seed, 0, weights, zero_moments(weights), experiment)
+    return standing(seed, 0, weights, zero_moments(weights, experiment.rule), experiment)
 
 
 def standing(seed: int, step: int, weights: Tensor, moments: Moments, experiment: Experiment) -> Run:
@@ -252,30 +281,60 @@ def standing(seed: int, step: int, weights: Tensor, moments: Moments, experiment
 def advanced(run: Run, stop: int, experiment: Experiment) -> Run:
     """Return the run at step `stop`; a diverged one stands still."""
     if run.diverged_at is not None:
-        return replace(run, step=stop, before=None)
+        return replace(run, step=stop, before=None, gradient_before=None)
+
+    def gradient_at(weights: Tensor) -> Tensor:
+        return flat(experiment.problem.gradient(named(weights, experiment))[1])
+
     while run.step < stop:
-        weights, moments = adamw_update(run.weights, run.gradient, run.moments, run.step + 1, experiment.rule)
-        run = replace(standing(run.seed, run.step + 1, weights, moments, experiment), before=run.weights)
+        weights, moments = updated(
+            run.weights, run.gradient, run.moments, run.step + 1, experiment.rule, gradient_at
+        )
+        moved = standing(run.seed, run.step + 1, weights, moments, experiment)
+        run = replace(moved, before=run.weights, gradient_before=run.gradient)
     return run if bool(run.logits.sum().isfinite()) else replace(run, diverged_at=stop)
 
 
 def observed(run: Run, experiment: Experiment) -> Moment:
     """Return what is recorded of a run where it stands."""
     problem, weights = experiment.problem, named(run.weights, experiment)
-    features, logits = problem.forward(weights, "heldout")
-    before = None if run.before is None else named(run.before, experiment)
+    forward = {split: problem.forward(weights, split) for split in problem.labels if split != "train"}
+    logits = {"train": run.logits, **{split: of_split for split, (_, of_split) in forward.items()}}
     scalars = {
-        **scalars_of_logits("train", run.logits, problem.labels["train"]),
-        **scalars_of_logits("heldout", logits, problem.labels["heldout"]),
-        **scalars_of_blocks(weights, before, problem.blocks),
+        **{k: v for split in logits for k, v in scalars_of_logits(split, logits[split], problem.labels[split]).items()},
+        **scalars_of_motion(run, experiment),
         "lr": experiment.rule.lr,
         "flow_time": run.step * experiment.rule.lr,
     }
+    if problem.loss is not None:
+        scalars["train_loss"] = float(problem.loss(run.logits.double()))
+    if is_coupled(experiment.rule):
+        scalars |= scalars_of_objective(run, scalars["train_loss"], experiment.rule.weight_decay)
     if not is_kept(run.step, experiment):
         return Moment(scalars, {})
+    features = {split: of_split for split, (of_split, _) in forward.items()}
     return Moment(
-        scalars, kept_tensors(weights, {"train": problem.forward(weights, "train")[0], "heldout": features}, experiment)
+        scalars, kept_tensors(weights, {"train": problem.forward(weights, "train")[0], **features}, experiment)
     )
+
+
+def scalars_of_motion(run: Run, experiment: Experiment) -> dict[str, float]:
+    """Return the norms of each block and of its gradient, and of the one step before its update and loss decrease."""
+    blocks, weights = experiment.problem.blocks, named(run.weights, experiment)
+    before = None if run.before is None else named(run.before, experiment)
+    scalars = scalars_of_blocks(weights, before, blocks) | scalars_of_gradient(named(run.gradient, experiment), blocks)
+    if before is None or run.gradient_before is None:
+        return scalars
+    return scalars | scalars_of_descent(named(run.gradient_before, experiment), before, weights, blocks)
+
+
+def scalars_of_objective(run: Run, loss: float, weight_decay: float) -> dict[str, float]:
+    """Return F = loss + (λ_w / 2) ‖θ‖² and ‖∇F‖², of a rule whose decay is coupled."""
+    weights, gradient = run.weights.double(), run.gradient.double()
+    return {
+        "objective": loss + 0.5 * weight_decay * float(weights.square().sum()),
+        "squared_gradient_norm": float((gradient + weight_decay * weights).square().sum()),
+    }
 
 
 def kept_tensors(weights: Weights, features: Weights, experiment: Experiment) -> dict[str, Array]:
@@ -283,7 +342,9 @@ def kept_tensors(weights: Weights, features: Weights, experiment: Experiment) ->
     save_at, (weight, bias) = experiment.recipe.save_at, experiment.problem.readout
     sampled = {split: rows[experiment.kept[split]] for split, rows in features.items()}
     return tensors_of_moment(
-        sampled if save_at.features else {}, (weights[weight], weights[bias]), weights if save_at.weights else {}
+        sampled if save_at.features else {},
+        (weights[weight], None if bias is None else weights[bias]),
+        weights if save_at.weights else {},
     )
 
 

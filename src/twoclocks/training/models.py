@@ -28,21 +28,23 @@ BLOCKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 class EmbeddingMLP(nn.Module):
-    """Two symbols, embedded by one table and concatenated, through one hidden ReLU layer to a linear readout.
+    """Two symbols, embedded by one table, concatenated or summed, through one hidden ReLU layer to a linear readout.
 
-    Initial values are PyTorch's own: embeddings N(0, 1), the rest uniform within ±1/√(inputs). This is the definition;
+    Summed, the network cannot tell (a, b) from (b, a). Initial values are PyTorch's own: embeddings N(0, 1), the rest uniform within ±1/√(inputs). This is the definition;
     what trains is `structured_gradient`, tested equal to it.
     """
 
-    def __init__(self, symbols: int, width: int, hidden: int) -> None:
+    def __init__(self, symbols: int, width: int, hidden: int, *, summed: bool = False) -> None:
         super().__init__()  # nn.Module demands it
+        self.summed = summed
         self.embedding = nn.Embedding(symbols, width)
-        self.hidden = nn.Linear(2 * width, hidden)
+        self.hidden = nn.Linear(width if summed else 2 * width, hidden)
         self.readout = nn.Linear(hidden, symbols)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return the logits `[n c]` of the pairs (left[n], right[n])."""
-        both = torch.cat([self.embedding(left), self.embedding(right)], dim=1)
+        a, b = self.embedding(left), self.embedding(right)
+        both = a + b if self.summed else torch.cat([a, b], dim=1)
         logits: Tensor = self.readout(self.hidden(both).relu())
         return logits
 
@@ -74,7 +76,7 @@ def lookup_of(pairs: Pairs, symbols: int) -> Lookup:
     return Lookup(rows, users, count.cumsum(0) - count, pairs.labels)
 
 
-def embedding_mlp(task: PairTask, width: int, hidden: int) -> Problem:
+def embedding_mlp(task: PairTask, width: int, hidden: int, *, summed: bool = False) -> Problem:
     """Return an EmbeddingMLP (width of one embedding, number of hidden units) set on a task of pairs."""
     lookups = {"train": lookup_of(task.train, task.classes), "heldout": lookup_of(task.heldout, task.classes)}
 
@@ -86,23 +88,30 @@ def embedding_mlp(task: PairTask, width: int, hidden: int) -> Problem:
         labels={split: lookup.labels for split, lookup in lookups.items()},
         blocks=BLOCKS,
         readout=("readout.weight", "readout.bias"),
-        initial=lambda seed: initial_weights(task.classes, width, hidden, seed),
+        initial=lambda seed: initial_weights(task.classes, width, hidden, seed, summed=summed),
         forward=forward,
         gradient=lambda weights: structured_gradient(weights, lookups["train"]),
     )
 
 
-def initial_weights(symbols: int, width: int, hidden: int, seed: int) -> dict[str, Tensor]:
+def initial_weights(symbols: int, width: int, hidden: int, seed: int, *, summed: bool = False) -> dict[str, Tensor]:
     """Return the weights that PyTorch gives a new EmbeddingMLP after `torch.manual_seed(seed)`, by name."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return {name: w.detach() for name, w in EmbeddingMLP(symbols, width, hidden).named_parameters()}
+        model = EmbeddingMLP(symbols, width, hidden, summed=summed)
+        return {name: w.detach() for name, w in model.named_parameters()}
+
+
+def first_layer_halves(weights: Weights) -> tuple[Tensor, Tensor]:
+    """Return what the first layer does to the left and to the right symbol, `[h d]` each: the same where they are summed."""
+    hidden, width = weights["hidden.weight"], weights["embedding.weight"].shape[1]
+    return (hidden, hidden) if hidden.shape[1] == width else (hidden[:, :width], hidden[:, width:])
 
 
 def structured_features(weights: Weights, lookup: Lookup) -> Tensor:
     """Return the hidden layer's outputs `[n h]`, which enter the readout."""
     embedding, bias = weights["embedding.weight"], weights["hidden.bias"]
-    left, right = weights["hidden.weight"].chunk(2, dim=1)
+    left, right = first_layer_halves(weights)
     table = torch.cat([torch.addmm(bias, embedding, left.T), embedding @ right.T])
     return F.embedding_bag(lookup.rows, table, mode="sum").relu_()
 
@@ -115,15 +124,16 @@ def readout_logits(weights: Weights, features: Tensor) -> Tensor:
 def structured_gradient(weights: Weights, lookup: Lookup) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the logits `[n c]`, and by name the gradient of the mean cross-entropy over the n pairs."""
     embedding = weights["embedding.weight"]
-    left, right = weights["hidden.weight"].chunk(2, dim=1)
+    left, right = first_layer_halves(weights)
     features = structured_features(weights, lookup)
     logits = readout_logits(weights, features)
     by_logits = cross_entropy_gradient(logits, lookup.labels)
     by_table = gradient_of_table(by_logits @ weights["readout.weight"], features, lookup)
     by_left, by_right = by_table.chunk(2)
+    by_halves = (by_left.T @ embedding, by_right.T @ embedding)
     return logits, {
         "embedding.weight": by_left @ left + by_right @ right,
-        "hidden.weight": torch.cat([by_left.T @ embedding, by_right.T @ embedding], dim=1),
+        "hidden.weight": by_halves[0] + by_halves[1] if left is right else torch.cat(by_halves, dim=1),
         "hidden.bias": by_left.sum(0),
         "readout.weight": by_logits.T @ features,
         "readout.bias": by_logits.sum(0),

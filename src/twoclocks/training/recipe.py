@@ -13,7 +13,7 @@ from twoclocks.errors import InputError, nearest
 from twoclocks.trajectory import SaveAt as SaveAt  # a recipe states one, and recipes import training only
 
 Weights = Mapping[str, Tensor]
-Value = int | float | bool
+Value = int | float | bool | str
 WORDS_OF_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -40,15 +40,18 @@ class Problem:
     """One network on one task, as the training loop sees it; splits are named "train" and "heldout".
 
     `initial(seed)` gives the weights by name; `forward(weights, split)` the features `[n d]` that enter the readout and
-    the logits `[n c]`; `gradient(weights)` the training logits `[n c]` and the mean training loss's gradient by name.
+    the logits `[n c]`; `gradient(weights)` the training logits `[n c]` and the training loss's gradient by name. `readout`
+    names the readout's weight and, where it has one, its bias. `loss(logits)` is the training loss where it is not the
+    mean cross-entropy. A problem without a "heldout" split has nothing to generalise to.
     """
 
     labels: Mapping[str, Tensor]
     blocks: Mapping[str, tuple[str, ...]]
-    readout: tuple[str, str]
+    readout: tuple[str, str | None]
     initial: Callable[[int], Weights]
     forward: Callable[[Weights, str], tuple[Tensor, Tensor]]
     gradient: Callable[[Weights], tuple[Tensor, Weights]]
+    loss: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,16 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a recipe: its default (whose type is the setting's type), its allowed range, and what it is."""
+    """One setting of a recipe: its default (whose type is the setting's type), its allowed range, and what it is.
+
+    A setting that is a word has `choices` in place of a range.
+    """
 
     default: Value
     low: float
     high: float
     what: str
+    choices: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> str:
@@ -100,6 +107,8 @@ class Setting:
         >>> Setting(97, 5, 1000, "the modulus").allowed
         'a whole number from 5 to 1000'
         """
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
         if isinstance(self.default, bool):
             return "true or false"
         kind = "a whole number" if isinstance(self.default, int) else "a number"
@@ -126,8 +135,12 @@ def resolve_settings(recipe: str, declared: Mapping[str, Setting], given: Mappin
 
 def checked_value(recipe: str, name: str, setting: Setting, given: Any) -> Value:
     """Return a setting's value in its own type, or refuse it with the allowed range."""
+    if setting.choices:
+        if str(given) not in setting.choices:
+            raise InputError(f"recipe {recipe}: {name} ({setting.what}) must be {setting.allowed}, got {given!r}")
+        return str(given)
     value = value_of_type(setting.default, given)
-    if value is None or not setting.low <= value <= setting.high:
+    if value is None or not setting.low <= float(value) <= setting.high:
         raise InputError(f"recipe {recipe}: {name} ({setting.what}) must be {setting.allowed}, got {given!r}")
     return value
 

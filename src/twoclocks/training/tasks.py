@@ -27,11 +27,13 @@ class PairTask:
 
 
 def modular_addition_task(
-    p: int, train_fraction: float, *, shuffle_labels: bool, generator: torch.Generator
+    p: int, train_fraction: float, *, shuffle_labels: bool, generator: torch.Generator, unordered: bool = False
 ) -> PairTask:
     """Return the task left + right mod p; `shuffle_labels` deals the same labels out at random, so nothing generalises.
 
-    The number of training pairs is the whole part of train_fraction · p². Source of the task: arXiv 2201.02177.
+    The number of training pairs is the whole part of train_fraction · p². `unordered`: the p (p + 1) / 2 pairs with
+    left ≤ right alone, for networks that cannot tell (a, b) from (b, a): to them the mirror of a training pair would be
+    a training pair among the held-out ones. Source of the task: arXiv 2201.02177.
 
     >>> task = modular_addition_task(5, 0.4, shuffle_labels=False, generator=torch.Generator().manual_seed(0))
     >>> len(task.train.labels), len(task.heldout.labels)
@@ -40,10 +42,12 @@ def modular_addition_task(
     True
     """
     order = torch.randperm(p * p, generator=generator)
+    if unordered:
+        order = order[order // p <= order % p]
     labels = (torch.arange(p)[:, None] + torch.arange(p)).flatten() % p
     if shuffle_labels:
         labels = labels[torch.randperm(p * p, generator=generator)]
-    train, heldout = order.tensor_split([int(train_fraction * p * p)])
+    train, heldout = order.tensor_split([int(train_fraction * len(order))])
     return PairTask(p, pairs_numbered(train, labels, p), pairs_numbered(heldout, labels, p))
 
 
