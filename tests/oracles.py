@@ -111,3 +111,93 @@ def bootstrap_interval(values: Array, draws: Array) -> Array:
     """Return the 95 % interval of the mean over resamples, each a row of counts of the items."""
     means = [sum(count * value for count, value in zip(row, values, strict=True)) / len(values) for row in draws]
     return np.quantile(means, [0.025, 0.975])
+
+
+def gate_comparison(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float, float, list[int]]:
+    """Return agreement, Jaccard index over all gates, share of equal rows, and flips of each row, by loops."""
+    pairs = [list(zip(a, b, strict=True)) for a, b in zip(first, second, strict=True)]
+    flips = [sum(bool(a != b) for a, b in row) for row in pairs]
+    flat = [pair for row in pairs for pair in row]
+    either = sum(bool(a or b) for a, b in flat)
+    jaccard = sum(bool(a and b) for a, b in flat) / either if either else 1.0
+    return 1 - sum(flips) / len(flat), jaccard, sum(count == 0 for count in flips) / len(flips), flips
+
+
+def relu_network(weights: list[Array], biases: list[Array], x: Array) -> Array:
+    """Return the logits, one example and one unit at a time."""
+    rows = []
+    for row in x:
+        for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            row = np.array([sum(w * h for w, h in zip(unit, row, strict=True)) for unit in weight]) + bias
+            row = row if layer == len(weights) - 1 else np.where(row > 0, row, 0.0)
+        rows.append(row)
+    return np.array(rows)
+
+
+def scatters(features: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """Return the centres minus their mean, Σ_W and Σ_B, every class weighing the same, by outer products."""
+    classes = np.unique(labels)
+    centres = np.array([features[labels == c].mean(0) for c in classes])
+    spreads = [features[labels == c] - m for c, m in zip(classes, centres, strict=True)]
+    within = [np.mean([np.outer(row, row) for row in spread], 0) for spread in spreads]
+    out = centres - centres.mean(0)
+    return out, np.mean(within, 0), np.mean([np.outer(m, m) for m in out], 0)
+
+
+def nc1(features: Array, labels: Array) -> float:
+    centres, within, between = scatters(features, labels)
+    return float(np.trace(within @ np.linalg.pinv(between, rcond=1e-10)) / len(centres))
+
+
+def nc2(features: Array, labels: Array) -> tuple[float, float]:
+    """Return the coefficient of variation of the lengths, and the mean distance of the cosines from −1/(C − 1)."""
+    centres, _, _ = scatters(features, labels)
+    lengths = [math.sqrt(sum(m * m)) for m in centres]
+    pairs = [(i, j) for i in range(len(centres)) for j in range(len(centres)) if i != j]
+    cosines = [float(centres[i] @ centres[j]) / lengths[i] / lengths[j] for i, j in pairs]
+    return float(np.std(lengths) / np.mean(lengths)), float(np.mean([abs(c + 1 / (len(centres) - 1)) for c in cosines]))
+
+
+def nc3(features: Array, labels: Array, weight: Array) -> float:
+    centres, _, _ = scatters(features, labels)
+    return float(np.linalg.norm(weight / np.linalg.norm(weight) - centres / np.linalg.norm(centres)))
+
+
+def nc4(features: Array, labels: Array, logits: Array) -> float:
+    classes = np.unique(labels)
+    centres = [features[labels == c].mean(0) for c in classes]
+    nearest = [classes[int(np.argmin([np.linalg.norm(f - m) for m in centres]))] for f in features]
+    return float(np.mean([near != int(np.argmax(z)) for near, z in zip(nearest, logits, strict=True)]))
+
+
+def within_between_scatter(features: Array, labels: Array) -> float:
+    _, within, between = scatters(features, labels)
+    return float(np.trace(within) / np.trace(between))
+
+
+def rule_residual(logits: Array, labels: Array) -> float:
+    z = logits - logits.mean(1, keepdims=True)
+    inside = sum(((row - z[labels == y].mean(0)) ** 2).sum() for row, y in zip(z, labels, strict=True))
+    return float(inside / ((z - z.mean(0)) ** 2).sum())
+
+
+def fourier_energies(table: Array) -> Array:
+    """Return the energies from the projections on the cosines and sines themselves."""
+    p = len(table)
+    energies = []
+    for k in range(p // 2 + 1):
+        waves = [np.cos(2 * np.pi * k * np.arange(p) / p), np.sin(2 * np.pi * k * np.arange(p) / p)]
+        energies.append(sum(((w @ table) ** 2).sum() / (w @ w) for w in waves if w @ w > 0.25))
+    return np.array(energies)
+
+
+def mean_logit_by_residue(logits: Array, labels: Array) -> Array:
+    p = logits.shape[1]
+    return np.array([np.mean([z[(y - r) % p] for z, y in zip(logits, labels, strict=True)]) for r in range(p)])
+
+
+def schatten_slack(weights: list[Array]) -> float:
+    """Return Σ‖W_l‖² − L Σσ^{2/L} of the product."""
+    product = np.linalg.multi_dot(weights[::-1])
+    values = [s for s in singular_values(product) if s > 1e-12 * singular_values(product)[0]]
+    return float(sum((w**2).sum() for w in weights) - len(weights) * sum(s ** (2 / len(weights)) for s in values))

@@ -13,6 +13,7 @@ from twoclocks.measures.spectrum import (
     effective_rank,
     entropy_rank,
     participation_ratio,
+    schatten_energy,
     schatten_norm,
     singular_values,
     stable_rank,
@@ -102,3 +103,38 @@ def test_what_is_no_matrix_is_refused_in_words() -> None:
 def test_the_gram_matrix_of_the_smaller_side_is_taken() -> None:
     assert spectrum.smaller_gram(torch.ones(2, 5)).shape == (2, 2)
     assert spectrum.smaller_gram(torch.ones(5, 2)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("p", [0.25, 0.5, 2 / 3, 1.0, 2.0, 3.0])
+def test_schatten_energies_are_sums_of_powers_and_powers_of_the_norm(p: float) -> None:
+    a = matrix(4, 6, 9)
+    expected = sum(float(value) ** p for value in oracles.singular_values(a.numpy()))
+    assert float(schatten_energy(a, p)) == pytest.approx(expected, rel=1e-10)
+    assert float(schatten_energy(a, p)) == pytest.approx(float(schatten_norm(a, p)) ** p, rel=1e-12)
+    turned = 7 * rotation(5, 6) @ a @ rotation(6, 9)
+    assert_close(schatten_energy(turned, p), 7**p * schatten_energy(a, p), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_what_a_type_cannot_resolve_counts_as_zero(dtype: torch.dtype) -> None:
+    """A matrix of rank 2 rounded to a short type has full rank, and at p = 1/2 its 98 zeros would weigh most."""
+    turn, other = rotation(7, 100)[:, :2], rotation(8, 100)[:, :2]
+    a = turn @ torch.diag(torch.tensor([4.0, 1.0], dtype=torch.float64)) @ other.T
+    assert float(schatten_energy(a.to(dtype), 0.5)) == pytest.approx(3.0, rel=1e-6 if dtype == torch.float32 else 2e-3)
+    assert float(schatten_norm(a.to(dtype), 0.5)) == pytest.approx(9.0, rel=1e-6 if dtype == torch.float32 else 4e-3)
+    if dtype != torch.float64:
+        assert float(schatten_energy(a.to(dtype).double(), 0.5)) > 3 + 1e-3
+
+
+def test_small_values_that_a_type_resolves_are_kept() -> None:
+    values = torch.tensor([1.0, 1e-5])
+    assert float(schatten_energy(values.diag(), 0.5)) == pytest.approx(1 + 1e-5**0.5, rel=1e-6)
+    assert float(schatten_energy(values.diag().half(), 0.5)) == 1.0
+    assert float(schatten_energy(torch.diag(torch.tensor([4, 9])), 0.5)) == pytest.approx(5.0)
+
+
+def test_a_schatten_energy_of_nothing_is_nothing_and_of_no_power_is_refused() -> None:
+    assert float(schatten_energy(torch.zeros(3, 4), 0.5)) == 0.0
+    for p in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="positive, finite"):
+            schatten_energy(torch.eye(2), p)
