@@ -9,7 +9,7 @@ import pytest
 from twoclocks import recipes
 from twoclocks.diagnosis import diagnose
 from twoclocks.errors import InputError
-from twoclocks.recipes import modular_addition, recipe
+from twoclocks.recipes import deep_linear, modular_addition, recipe, two_layer_relu
 from twoclocks.training.loop import train
 from twoclocks.trajectory import Series, Trajectory
 
@@ -71,9 +71,23 @@ def test_every_recipe_says_its_source_its_cost_and_what_it_expects() -> None:
         assert listed.name == name
         assert "arXiv" in listed.source
         assert listed.cost > 0 and "s a run" in listed.cost_words
-        assert "grokking" in listed.expected_words
+        assert listed.expected_words != "not known for these settings"
         assert json.loads(json.dumps(listed.described))["settings"] == dict(listed.settings)
-    assert len(recipes.RECIPES) == 1
+    assert sorted(recipes.RECIPES) == [
+        "deep-linear", "modular-addition", "modular-addition-published", "separable-logistic", "two-layer-relu",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(recipes.RECIPES))
+def test_every_setting_of_a_recipe_is_checked_and_changes_what_is_expected(name: str) -> None:
+    default = recipe(name)
+    with pytest.raises(InputError, match="has no setting 'colour'"):
+        recipe(name, {"colour": "red"})
+    with pytest.raises(InputError, match="steps"):
+        recipe(name, {"steps": 0})
+    same = recipe(name, {key: str(value) for key, value in default.settings.items()})
+    assert same.settings == default.settings and same.expected == default.expected
+    assert recipe(name, {"steps": int(default.settings["steps"]) + 1}).expected is None
 
 
 def test_changed_settings_expect_nothing_and_scale_the_cost() -> None:
@@ -143,3 +157,22 @@ def test_modular_addition_groks_at_full_size() -> None:
     diagnosis = diagnose(run)
     assert (diagnosis.label, diagnosis.kind) == (recipe.expected.label, recipe.expected.kind)
     assert 1200 <= sorted(struck for struck in generalised if struck is not None)[1] <= 1700
+
+
+def test_a_deep_linear_network_on_a_target_has_nothing_to_generalise_to() -> None:
+    recipe = deep_linear()
+    assert recipe.expected is not None
+    diagnosis = diagnose(train(recipe))
+    assert (diagnosis.label, diagnosis.kind) == (recipe.expected.label, recipe.expected.kind)
+
+
+@pytest.mark.slow
+def test_a_two_layer_relu_network_generalises_late_by_gradient_descent_alone() -> None:
+    small = two_layer_relu(p=31, train_fraction=0.7, hidden=128, lr=10.0, weight_decay=3e-4, steps=3500)
+    run = train(small, seeds=SEEDS)
+    fitted, generalised = clock(run.scalars["train_accuracy"]), clock(run.scalars["heldout_accuracy"], 0.8)
+    assert len(fitted) == 3
+    for fit, general in zip(fitted, generalised, strict=True):
+        assert fit is not None and general is not None
+        assert 100 <= fit <= 250 and general > 5 * fit
+    assert diagnose(run).label == "grokking"

@@ -42,6 +42,7 @@ BLOCK = 1 << 16
 # Only these may differ when a run is taken up again: they describe one start of it, or are words about it.
 NOT_IDENTITY = ("created", "versions", "machine", "session", "title", "reference", "expected")
 MOST_DIFFERENCES, LONGEST_VALUE = 3, 40
+ACCOUNTS = ("cost", "polish")  # records of which the last one holds, found again in a trajectory's settings
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,10 @@ class State:
 
 
 class Record(msgspec.Struct):
-    """One line of the journal: `scalars` fill step and values, an `event` step and what, a `restart` step, `cost` more."""
+    """One line of the journal: `scalars` fill step and values, an `event` step and what, a `restart` step.
+
+    `cost` and `polish` have entries of their own.
+    """
 
     record: str
     step: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
@@ -153,13 +157,18 @@ class Record(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Journal:
-    """What a journal tells: series, events, the steps of its restarts, the last account of the cost, its length."""
+    """What a journal tells: series, events, the steps of its restarts, the last records of cost and polish, its length."""
 
     scalars: Mapping[str, Series]
     events: tuple[Event, ...]
     restarts: tuple[int, ...]
-    cost: Mapping[str, float]
+    accounts: Mapping[str, Mapping[str, Any]]
     rows: int
+
+    @property
+    def cost(self) -> Mapping[str, Any]:
+        """Return what recording cost, empty where the journal does not say."""
+        return self.accounts.get("cost", {})
 
 
 def open_writer(folder: Path, manifest: Mapping[str, Any]) -> RunWriter:
@@ -184,7 +193,8 @@ def open_writer(folder: Path, manifest: Mapping[str, Any]) -> RunWriter:
 def load(folder: str | Path) -> Trajectory:
     """Read a run folder, also one that is being written: scalars at once, tensors when they are asked for.
 
-    What a restart made obsolete is left out. What recording cost is in `settings["cost"]`, where the run says so.
+    What a restart made obsolete is left out. What recording cost is in `settings["cost"]`, and the stationary point that
+    the run was polished to in `settings["polish"]`, where the run says so.
 
     Raises:
         InputError: it is not a run folder, it was written by another schema version, or a file in it is damaged.
@@ -202,7 +212,7 @@ def load(folder: str | Path) -> Trajectory:
         snapshots=snapshots,
         batches=batches,
         events=journal.events,
-        settings=settings | ({"cost": journal.cost} if journal.cost else {}),
+        settings=settings | dict(journal.accounts),
     )
 
 
@@ -239,7 +249,7 @@ def read_state(folder: Path) -> State | None:
 
 
 def read_journal(path: Path) -> Journal:
-    """Read the journal: one series a scalar, the events, the restarts, what recording cost, the number of records.
+    """Read the journal: one series a scalar, the events, the restarts, the accounts, the number of records.
 
     A step written twice (by a run that was resumed) counts once: the last record of it holds. A restart at a step drops
     the scalars recorded before it at that step and later ones. Records of a kind that is not known here are passed over.
@@ -247,7 +257,7 @@ def read_journal(path: Path) -> Journal:
     table: dict[str, dict[Any, list[float | str]]] = {}
     events: dict[Event, None] = {}
     restarts: list[int] = []
-    cost: Mapping[str, float] = {}
+    accounts: dict[str, Mapping[str, Any]] = {}
     lines, records = read_records(path)
     for line, record in zip(lines, records, strict=True):
         if record.record == "scalars":
@@ -258,10 +268,11 @@ def read_journal(path: Path) -> Journal:
         elif record.record == "restart" and record.step is not None:
             restarts.append(record.step)
             table = {name: before(record.step, column) for name, column in table.items()}
-        elif record.record == "cost":
-            cost = {name: value for name, value in msgspec.json.decode(line).items() if name != "record"}
+        elif record.record in ACCOUNTS:
+            entries = msgspec.json.decode(line)
+            accounts[record.record] = {name: value for name, value in entries.items() if name != "record"}
     scalars = {name: as_series(name, column, path) for name, column in table.items() if column}
-    return Journal(scalars, tuple(events), tuple(restarts), cost, len(records))
+    return Journal(scalars, tuple(events), tuple(restarts), accounts, len(records))
 
 
 def before(step: int, column: Mapping[int, list[float | str]]) -> dict[int, list[float | str]]:

@@ -7,12 +7,32 @@ from types import MappingProxyType
 from typing import Any
 
 from twoclocks.errors import InputError, nearest
+from twoclocks.recipes.deep_linear import deep_linear
 from twoclocks.recipes.modular_addition import modular_addition
+from twoclocks.recipes.modular_addition_published import modular_addition_published
+from twoclocks.recipes.separable_logistic import separable_logistic
+from twoclocks.recipes.two_layer_relu import two_layer_relu
 from twoclocks.training.recipe import Recipe
 
-RECIPES: Mapping[str, Callable[..., Recipe]] = MappingProxyType({"modular-addition": modular_addition})
+RECIPES: Mapping[str, Callable[..., Recipe]] = MappingProxyType(
+    {
+        "modular-addition": modular_addition,
+        "modular-addition-published": modular_addition_published,
+        "two-layer-relu": two_layer_relu,
+        "deep-linear": deep_linear,
+        "separable-logistic": separable_logistic,
+    }
+)
 
-__all__ = ["RECIPES", "modular_addition", "recipe"]
+__all__ = [
+    "RECIPES",
+    "deep_linear",
+    "modular_addition",
+    "modular_addition_published",
+    "recipe",
+    "separable_logistic",
+    "two_layer_relu",
+]
 
 
 def recipe(name: str, settings: Mapping[str, Any] | None = None) -> Recipe:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from twoclocks.training.models import embedding_mlp
-from twoclocks.training.recipe import Expected, Problem, Recipe, SaveAt, Setting, Value, resolve_settings
+from twoclocks.training.recipe import Expected, Problem, Recipe, SaveAt, Setting, resolve_settings
 from twoclocks.training.tasks import modular_addition_task
 
 NAME = "modular-addition"
@@ -72,7 +72,7 @@ def problem(settings: Mapping[str, Any]) -> Problem:
     return embedding_mlp(task, settings["width"], settings["hidden"])
 
 
-def work(settings: Mapping[str, Value]) -> float:
+def work(settings: Mapping[str, Any]) -> float:
     """Return the multiplications of a training, up to a constant: steps · pairs · hidden units · classes."""
     pairs = settings["train_fraction"] * settings["p"] ** 2
-    return settings["steps"] * pairs * settings["hidden"] * settings["p"]
+    return float(settings["steps"] * pairs * settings["hidden"] * settings["p"])

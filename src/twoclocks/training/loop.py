@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from twoclocks.errors import InputError
+from twoclocks.measures.margins import cross_entropy_of, gaps_to_all
 from twoclocks.sources.observation import (
     scalars_of_blocks,
     scalars_of_descent,
@@ -37,7 +38,7 @@ from twoclocks.sources.observation import (
     stack_runs,
     tensors_of_moment,
 )
-from twoclocks.store import RunWriter, State, load, open_writer, read_state
+from twoclocks.store import JOURNAL, RunWriter, State, load, open_writer, read_journal, read_state
 from twoclocks.training.optimizers import (
     AdamW,
     GradientDescent,
@@ -48,8 +49,9 @@ from twoclocks.training.optimizers import (
     updated,
     zero_moments,
 )
+from twoclocks.training.polish import Objective, Polished, polished
 from twoclocks.training.recipe import Problem, Recipe, Weights
-from twoclocks.trajectory import Array, EvalBatch, Trajectory
+from twoclocks.trajectory import Array, EvalBatch, Float, Trajectory
 
 STATE_EVERY = 100  # a kill loses at most so many steps
 PROGRESS_EVERY = 10
@@ -194,6 +196,7 @@ def manifest(experiment: Experiment, threads: int) -> dict[str, Any]:
         "reference": recipe.source,
         "settings": dict(recipe.settings),
         "decay": "coupled" if is_coupled(experiment.rule) else "decoupled",
+        **({} if experiment.problem.end_to_end is None else {"map": "linear"}),
         "seeds": list(experiment.seeds),
         "save_at": asdict(recipe.save_at),
         "eval_sizes": {split: len(of_split) for split, of_split in labels.items()},
@@ -220,6 +223,61 @@ def advance(experiment: Experiment, writer: RunWriter, progress: Progress, *, wo
                 writer.append({"record": "cost", **asdict(cost)})
                 cost += save_state(writer, runs, stop, cost)
             progress(stop, experiment.steps)
+        if is_to_be_polished(experiment) and "polish" not in read_journal(writer.folder / JOURNAL).accounts:
+            write_polish(writer, list(pool.map(lambda run: polished_run(run, experiment), runs)), experiment)
+
+
+def is_to_be_polished(experiment: Experiment) -> bool:
+    """Return whether the recipe asks for the stationary points, and there are any.
+
+    Decay that is not coupled has no F; without decay a cross-entropy has no minimum.
+    """
+    asked = bool(experiment.recipe.settings.get("polish", False))
+    bounded = experiment.rule.weight_decay > 0 or experiment.problem.loss is not None
+    return asked and bounded and is_coupled(experiment.rule)
+
+
+def polished_run(run: Run, experiment: Experiment) -> Polished | None:
+    """Return the stationary point that a run was going to; a diverged one goes nowhere."""
+    if run.diverged_at is not None:
+        return None
+    return polished(objective_of(run, experiment), run.weights.double().numpy())
+
+
+def objective_of(run: Run, experiment: Experiment) -> Objective:
+    """Return F = loss + (λ_w / 2) ‖θ‖², as polishing sees it from where a run stands."""
+    problem, decay = experiment.problem, experiment.rule.weight_decay
+
+    def value(weights: Float) -> float:
+        logits = problem.gradient(named(torch.from_numpy(weights), experiment))[0]
+        return train_loss(logits, problem) + 0.5 * decay * float(weights @ weights)
+
+    def gradient(weights: Float) -> Float:
+        of_loss = flat(problem.gradient(named(torch.from_numpy(weights), experiment))[1]).numpy()
+        return np.asarray(of_loss + decay * weights)
+
+    force = float(run.gradient.double().norm() + decay * run.weights.double().norm())
+    return Objective(value, gradient, force)
+
+
+def train_loss(logits: Tensor, problem: Problem) -> float:
+    """Return the training loss of the training logits, in float64."""
+    if problem.loss is not None:
+        return float(problem.loss(logits.double()))
+    return float(cross_entropy_of(gaps_to_all(logits, problem.labels["train"])).mean())
+
+
+def write_polish(writer: RunWriter, points: Sequence[Polished | None], experiment: Experiment) -> None:
+    """Write the stationary points that the runs were polished to, one entry a run; None for a diverged one."""
+    names = [field.name for field in fields(Polished) if field.name != "weights"]
+    record = {name: [point and getattr(point, name) for point in points] for name in names}
+    end_to_end = experiment.problem.end_to_end
+    if end_to_end is not None:
+        record["singular_values"] = [
+            point and torch.linalg.svdvals(end_to_end(named(torch.from_numpy(point.weights), experiment))).tolist()
+            for point in points
+        ]
+    writer.append({"record": "polish", "step": experiment.steps, **record})
 
 
 def stops_after(step: int, experiment: Experiment) -> Iterator[int]:
@@ -287,9 +345,7 @@ def advanced(run: Run, stop: int, experiment: Experiment) -> Run:
         return flat(experiment.problem.gradient(named(weights, experiment))[1])
 
     while run.step < stop:
-        weights, moments = updated(
-            run.weights, run.gradient, run.moments, run.step + 1, experiment.rule, gradient_at
-        )
+        weights, moments = updated(run.weights, run.gradient, run.moments, run.step + 1, experiment.rule, gradient_at)
         moved = standing(run.seed, run.step + 1, weights, moments, experiment)
         run = replace(moved, before=run.weights, gradient_before=run.gradient)
     return run if bool(run.logits.sum().isfinite()) else replace(run, diverged_at=stop)
@@ -307,7 +363,7 @@ def observed(run: Run, experiment: Experiment) -> Moment:
         "flow_time": run.step * experiment.rule.lr,
     }
     if problem.loss is not None:
-        scalars["train_loss"] = float(problem.loss(run.logits.double()))
+        scalars["train_loss"] = train_loss(run.logits, problem)
     if is_coupled(experiment.rule):
         scalars |= scalars_of_objective(run, scalars["train_loss"], experiment.rule.weight_decay)
     if not is_kept(run.step, experiment):

@@ -25,13 +25,16 @@ BLOCKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "readout": ("readout.weight", "readout.bias"),
     }
 )
+TWO_HOT_BLOCKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"hidden": ("hidden.weight", "hidden.bias"), "readout": ("readout.weight",)}
+)
 
 
 class EmbeddingMLP(nn.Module):
     """Two symbols, embedded by one table, concatenated or summed, through one hidden ReLU layer to a linear readout.
 
-    Summed, the network cannot tell (a, b) from (b, a). Initial values are PyTorch's own: embeddings N(0, 1), the rest uniform within ±1/√(inputs). This is the definition;
-    what trains is `structured_gradient`, tested equal to it.
+    Summed, the network cannot tell (a, b) from (b, a). Initial values are PyTorch's own: embeddings N(0, 1), the rest
+    uniform within ±1/√(inputs). This is the definition; what trains is `structured_gradient`, tested equal to it.
     """
 
     def __init__(self, symbols: int, width: int, hidden: int, *, summed: bool = False) -> None:
@@ -137,6 +140,73 @@ def structured_gradient(weights: Weights, lookup: Lookup) -> tuple[Tensor, dict[
         "hidden.bias": by_left.sum(0),
         "readout.weight": by_logits.T @ features,
         "readout.bias": by_logits.sum(0),
+    }
+
+
+class TwoHotMLP(nn.Module):
+    """Two symbols as two ones among 2p inputs, one hidden ReLU layer with bias, a linear readout without.
+
+    Initial weights are normal with variance 2/(2p) below and 1/hidden above, times `scale`; the bias is 0. Source: the code
+    of arXiv 2311.18817. This is the definition; what trains is `two_hot_gradient`, tested equal to it.
+    """
+
+    def __init__(self, symbols: int, hidden: int, scale: float) -> None:
+        super().__init__()  # nn.Module demands it
+        self.hidden = nn.Linear(2 * symbols, hidden)
+        self.readout = nn.Linear(hidden, symbols, bias=False)
+        for layer, gain in ((self.hidden, 2.0), (self.readout, 1.0)):
+            nn.init.normal_(layer.weight, std=scale * (gain / layer.in_features) ** 0.5)
+        nn.init.zeros_(self.hidden.bias)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the logits `[n c]` of the pairs (left[n], right[n])."""
+        symbols = self.readout.out_features
+        ones = F.one_hot(left, 2 * symbols) + F.one_hot(right + symbols, 2 * symbols)
+        logits: Tensor = self.readout(self.hidden(ones.to(self.hidden.weight.dtype)).relu())
+        return logits
+
+
+def two_hot_mlp(task: PairTask, hidden: int, scale: float) -> Problem:
+    """Return a TwoHotMLP (number of hidden units, scale of its initial weights) set on a task of pairs."""
+    lookups = {"train": lookup_of(task.train, task.classes), "heldout": lookup_of(task.heldout, task.classes)}
+
+    def forward(weights: Weights, split: str) -> tuple[Tensor, Tensor]:
+        features = two_hot_features(weights, lookups[split])
+        return features, features @ weights["readout.weight"].T
+
+    return Problem(
+        labels={split: lookup.labels for split, lookup in lookups.items()},
+        blocks=TWO_HOT_BLOCKS,
+        readout=("readout.weight", None),
+        initial=lambda seed: two_hot_weights(task.classes, hidden, scale, seed),
+        forward=forward,
+        gradient=lambda weights: two_hot_gradient(weights, lookups["train"]),
+    )
+
+
+def two_hot_weights(symbols: int, hidden: int, scale: float, seed: int) -> dict[str, Tensor]:
+    """Return the weights of a new TwoHotMLP after `torch.manual_seed(seed)`, by name."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return {name: w.detach() for name, w in TwoHotMLP(symbols, hidden, scale).named_parameters()}
+
+
+def two_hot_features(weights: Weights, lookup: Lookup) -> Tensor:
+    """Return the hidden layer's outputs `[n h]`: the first layer's weight, transposed, is the table of its symbols."""
+    left, right = weights["hidden.weight"].T.chunk(2)
+    return F.embedding_bag(lookup.rows, torch.cat([left + weights["hidden.bias"], right]), mode="sum").relu_()
+
+
+def two_hot_gradient(weights: Weights, lookup: Lookup) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the logits `[n c]`, and by name the gradient of the mean cross-entropy over the n pairs."""
+    features = two_hot_features(weights, lookup)
+    logits = features @ weights["readout.weight"].T
+    by_logits = cross_entropy_gradient(logits, lookup.labels)
+    by_table = gradient_of_table(by_logits @ weights["readout.weight"], features, lookup)
+    return logits, {
+        "hidden.weight": by_table.T,
+        "hidden.bias": by_table.chunk(2)[0].sum(0),
+        "readout.weight": by_logits.T @ features,
     }
 
 

@@ -60,7 +60,12 @@ def is_coupled(rule: Rule) -> bool:
 
 
 def updated(
-    weights: Tensor, gradient: Tensor, moments: Moments, update: int, rule: Rule, gradient_at: Callable[[Tensor], Tensor]
+    weights: Tensor,
+    gradient: Tensor,
+    moments: Moments,
+    update: int,
+    rule: Rule,
+    gradient_at: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Moments]:
     """Return weights and moments after one update; `gradient_at` gives the loss's gradient elsewhere, for flows."""
     if isinstance(rule, AdamW):
@@ -70,7 +75,9 @@ def updated(
     return flow_update(weights, gradient, rule, gradient_at), moments
 
 
-def flow_update(weights: Tensor, gradient: Tensor, rule: GradientFlow, gradient_at: Callable[[Tensor], Tensor]) -> Tensor:
+def flow_update(
+    weights: Tensor, gradient: Tensor, rule: GradientFlow, gradient_at: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Return the weights one Runge–Kutta step of length lr further along the flow.
 
     On loss 0 with decay 1 the flow is e^{−t}, which a step of 0.1 meets to 1e-7:

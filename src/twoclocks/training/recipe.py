@@ -42,7 +42,8 @@ class Problem:
     `initial(seed)` gives the weights by name; `forward(weights, split)` the features `[n d]` that enter the readout and
     the logits `[n c]`; `gradient(weights)` the training logits `[n c]` and the training loss's gradient by name. `readout`
     names the readout's weight and, where it has one, its bias. `loss(logits)` is the training loss where it is not the
-    mean cross-entropy. A problem without a "heldout" split has nothing to generalise to.
+    mean cross-entropy. A problem without a "heldout" split has nothing to generalise to. `end_to_end(weights)` is the map
+    `[c d]` of a network that is linear in its inputs.
     """
 
     labels: Mapping[str, Tensor]
@@ -52,6 +53,7 @@ class Problem:
     forward: Callable[[Weights, str], tuple[Tensor, Tensor]]
     gradient: Callable[[Weights], tuple[Tensor, Weights]]
     loss: Callable[[Tensor], Tensor] | None = None
+    end_to_end: Callable[[Weights], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class Recipe:
 class Setting:
     """One setting of a recipe: its default (whose type is the setting's type), its allowed range, and what it is.
 
-    A setting that is a word has `choices` in place of a range.
+    A setting that is a word has `choices` in place of a range; one whose default is text without choices is a list of
+    numbers, each in the range.
     """
 
     default: Value
@@ -111,11 +114,13 @@ class Setting:
             return f"one of {', '.join(self.choices)}"
         if isinstance(self.default, bool):
             return "true or false"
+        if isinstance(self.default, str):
+            return f"numbers from {self.low:.15g} to {self.high:.15g} with commas between them"
         kind = "a whole number" if isinstance(self.default, int) else "a number"
         return f"{kind} from {self.low:.15g} to {self.high:.15g}"
 
 
-def resolve_settings(recipe: str, declared: Mapping[str, Setting], given: Mapping[str, Any]) -> dict[str, Value]:
+def resolve_settings(recipe: str, declared: Mapping[str, Setting], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return every declared setting, as given or by default; a value given as text (from `--set key=value`) is read.
 
     Raises:
@@ -140,7 +145,8 @@ def checked_value(recipe: str, name: str, setting: Setting, given: Any) -> Value
             raise InputError(f"recipe {recipe}: {name} ({setting.what}) must be {setting.allowed}, got {given!r}")
         return str(given)
     value = value_of_type(setting.default, given)
-    if value is None or not setting.low <= float(value) <= setting.high:
+    numbers = numbers_of(value) if isinstance(value, str) else [math.nan if value is None else float(value)]
+    if value is None or not all(setting.low <= number <= setting.high for number in numbers):
         raise InputError(f"recipe {recipe}: {name} ({setting.what}) must be {setting.allowed}, got {given!r}")
     return value
 
@@ -150,11 +156,15 @@ def value_of_type(default: Value, given: Any) -> Value | None:
 
     >>> value_of_type(97, "59"), value_of_type(1e-3, "3e-3"), value_of_type(False, "yes"), value_of_type(97, "many")
     (59, 0.003, True, None)
+    >>> value_of_type("3,1", "2, 0.50")
+    '2,0.5'
     """
     if isinstance(default, bool):
         return WORDS_OF_TRUTH.get(str(given).strip().lower())
     if isinstance(given, bool):
         return None
+    if isinstance(default, str):
+        return ",".join(f"{number:.15g}" for number in numbers_of(str(given))) or None
     try:
         number = float(given)
     except (TypeError, ValueError):
@@ -162,3 +172,15 @@ def value_of_type(default: Value, given: Any) -> Value | None:
     if isinstance(default, float):
         return number
     return int(number) if math.isfinite(number) and number == int(number) else None
+
+
+def numbers_of(text: str) -> list[float]:
+    """Return the numbers of a text with commas between them; none where one of them is no number.
+
+    >>> numbers_of("3, 0.5"), numbers_of("3,,1"), numbers_of("three")
+    ([3.0, 0.5], [], [])
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        return []
