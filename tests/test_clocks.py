@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twoclocks.clocks import hitting_time, reported_time
+from twoclocks.clocks import Between, hitting_time, reported_time
 from twoclocks.trajectory import Series
 
 
@@ -71,3 +71,43 @@ def test_one_threshold_is_needed() -> None:
 def test_hitting_time_agrees_with_its_definition(values: list[float], sustained: int) -> None:
     expected = next((i * 10 for i in range(len(values) - sustained + 1) if all(values[i : i + sustained])), None)
     assert hitting_time(series(values), above=1.0, sustained=sustained).value == expected
+
+
+def test_what_is_met_at_the_first_evaluation_is_an_upper_bound() -> None:
+    at_once, later_on = hitting_time(series([1.0] * 6, [0, 0, 1, 1, 1, 1]), above=1.0, sustained=3), [True, False]
+    assert list(at_once.lefts) == later_on
+    assert at_once.afters == (None, 10)
+    assert (at_once.known(0), at_once.known(1)) == (Between(0.0, 0), Between(20, 20))
+    started_late = hitting_time(Series("x", "", np.arange(5, 10), np.ones((1, 5))), above=1.0)
+    assert started_late.known(0) == Between(0.0, 5)
+
+
+def test_a_censored_time_is_later_than_the_last_evaluation_that_missed_it_and_not_than_the_last() -> None:
+    """A criterion met at the last two evaluations may have been met for good there: only 30 is known to be too early."""
+    time = hitting_time(series([0, 1, 1, 0, 1, 1]), above=1.0, sustained=3)
+    assert time.censored
+    assert time.known(0) == Between(30, None)
+    assert time.last == 50
+
+
+def test_nothing_is_known_of_a_run_that_was_never_seen() -> None:
+    nan = float("nan")
+    time = hitting_time(series([nan] * 4, [0, 0, nan, nan], [1.0, 1.0, nan, nan]), above=1.0, sustained=3)
+    assert time.values == (None, None, None)
+    assert [time.known(run) for run in range(3)] == [Between(None, None), Between(10, None), Between(None, None)]
+
+
+def test_one_evaluation_sustains_nothing() -> None:
+    met, unmet = hitting_time(series([1.0]), above=1.0, sustained=3), hitting_time(series([0.0]), above=1.0)
+    assert met.censored
+    assert met.known(0) == Between(None, None)
+    assert unmet.known(0) == Between(0, None)
+
+
+@given(values=st.lists(st.sampled_from([0.0, 1.0, float("nan")]), min_size=1, max_size=30), sustained=st.integers(1, 5))
+def test_the_bounds_of_a_time_agree_with_their_definition(values: list[float], sustained: int) -> None:
+    time = hitting_time(series(values), above=1.0, sustained=sustained)
+    end = len(values) if time.values[0] is None else time.values[0] // 10
+    misses = [i * 10 for i in range(end) if values[i] == 0.0]
+    assert time.afters[0] == (misses[-1] if misses else None)
+    assert time.lefts[0] == (time.values[0] == 0)
