@@ -6,6 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
+from string import ascii_lowercase
 from typing import Any
 
 import matplotlib
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from twoclocks.report.numbers import tick_label
 from twoclocks.report.panels import FigureData, Line, Mark, Panel, TimeAxis, alone, thinned
 
 # Okabe and Ito's hues, darkened until each stands out from white by 3:1. Dashes differ too, for grey print.
@@ -79,7 +81,7 @@ def draw_figure(figure: FigureData) -> str:
     y = BOTTOM + sum(heads) + HEIGHT * len(panels) + strip_of(rows)
     with matplotlib.rc_context(SETTINGS):
         canvas = Figure(figsize=(WIDTH, y))
-        for panel, head, letter in zip(panels, heads, "abcdefgh", strict=False):
+        for panel, head, letter in zip(panels, heads, ascii_lowercase, strict=False):
             first, last = panel is panels[0], panel is panels[-1]
             strip = strip_of(rows) if first else 0.0
             y -= head + strip + HEIGHT
@@ -229,23 +231,6 @@ def value_ticks(low: float, high: float, *, log: bool) -> tuple[list[float], lis
     linear = [float(v) for v in MaxNLocator(5).tick_values(low, high) if low <= v <= high]
     values = (log_ticks(low, high, most=5) if log else []) or linear
     return values, [tick_label(value) for value in values]
-
-
-def tick_label(value: float) -> str:
-    """Return how a tick is written: plainly, or as a power of ten where that is shorter.
-
-    >>> tick_label(0.01), tick_label(2000.0), tick_label(1e-6), tick_label(-0.5)
-    ('0.01', '2,000', '10⁻⁶', '−0.5')
-    """
-    exponent = np.log10(value) if value > 0 else 0.0
-    if exponent == round(exponent) and not -3 <= exponent <= 3:
-        return f"10{raised(exponent)}"
-    return f"{value:,.6g}".replace("-", "−")
-
-
-def raised(exponent: float) -> str:
-    """Return a whole exponent in raised digits."""
-    return f"{exponent:.0f}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def svg_of(canvas: Figure, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -18,11 +18,14 @@ from markupsafe import Markup, escape
 
 from twoclocks.diagnosis import Clock, Diagnosis
 from twoclocks.evidence import Evidence
-from twoclocks.report.figures import COLOURS, DASHES, GRID, INK, MUTED, draw_figure, draw_panel, raised, tick_label
+from twoclocks.report.figures import COLOURS, DASHES, GRID, INK, MUTED, draw_figure, draw_panel
+from twoclocks.report.numbers import count, number, sentence, tick_label
 from twoclocks.report.panels import POINTS, FigureData, Line, Panel, alone, figure_data
+from twoclocks.report.plot_figures import draw_plot
+from twoclocks.report.plots import CellTable, Curve, Plot, order_table, plots_of
 from twoclocks.store import replace_file, told
 from twoclocks.trajectory import Array
-from twoclocks.verdicts import Outcome
+from twoclocks.verdicts import Outcome, Verdict
 
 if TYPE_CHECKING:
     from twoclocks.decomposition import Decomposition
@@ -31,6 +34,16 @@ LARGEST_PAGE = 1_000_000  # bytes
 LONGEST_TEXT, LONGEST_LIST = 400, 100  # logs come from strangers
 DIGITS = 5
 NOT_SETTINGS = ("versions", "cost")
+# What the hundreds of the verdicts' codes are about.
+CHAPTERS = {
+    "TC1": "Curves",
+    "TC2": "Ladder",
+    "TC3": "Fast clock",
+    "TC4": "Slow clock",
+    "TC5": "Gates",
+    "TC6": "Block speeds",
+}
+CONDITIONS = ("TC3", "TC4", "TC5", "TC6")  # they decide no label
 
 
 def write_report(evidence: Evidence, diagnosis: Diagnosis, path: Path) -> Path:
@@ -57,15 +70,27 @@ def page_of(evidence: Evidence, diagnosis: Diagnosis, figure: FigureData) -> str
     style = asset("static", "uPlot.min.css") + asset("static", "page.css")
     scripts = [asset("static", "uPlot.iife.min.js"), asset("static", "page.js")]
     settings = evidence.trajectory.settings
+    plots, order = plots_of(evidence), order_table(evidence)
     page: str = template().render(
         diagnosis=diagnosis,
-        decisive=[v for v in diagnosis.verdicts if v.outcome in (Outcome.SUPPORTED, Outcome.UNDETERMINED)],
+        decisive=[
+            verdict
+            for verdict in diagnosis.verdicts
+            if verdict.outcome in (Outcome.SUPPORTED, Outcome.UNDETERMINED) and verdict.code[:3] not in CONDITIONS
+        ],
         source=diagnosis.source,
         figure=figure,
         drawings={panel.key: themed(draw_panel(figure, panel)) for panel in figure.panels if panel.lines},
         descriptions={
             panel.key: escape(description(panel, figure.time.name)) for panel in figure.panels if panel.lines
         },
+        plots=[plot for plot in plots if plot.curves],
+        plot_drawings={plot.key: themed(draw_plot(plot)) for plot in plots if plot.curves},
+        plot_descriptions={plot.key: escape(plot_description(plot)) for plot in plots if plot.curves},
+        order=order,
+        absences=absences((*figure.panels, *plots, order)),
+        chapters=chapters([v for v in diagnosis.verdicts if v.outcome is not Outcome.NOT_APPLICABLE]),
+        inapplicable=[v for v in diagnosis.verdicts if v.outcome is Outcome.NOT_APPLICABLE],
         presets=preset_rows(evidence.presets),
         settings=list(flattened({k: v for k, v in settings.items() if k not in NOT_SETTINGS})),
         versions=list(
@@ -216,34 +241,35 @@ def course(line: Line) -> str:
     )
 
 
-def number(value: float | None) -> str:
-    """Return a measured value in three significant digits.
-
-    >>> number(0.98765), number(-12345.6), number(1.62e-5), number(None)
-    ('0.988', '−12,346', '1.62×10⁻⁵', '–')
-    """
-    if value is None:
-        return "–"
-    digits, _, exponent = (f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}").partition("e")
-    return digits.replace("-", "−") + (f"×10{raised(int(exponent))}" if exponent else "")
+def plot_description(plot: Plot) -> str:
+    """Return in words what a plot shows, for those who cannot see it."""
+    axes = f"{plot.title}: {plot.y_name} against {plot.x_name}. "
+    levels = "".join(f" {label} at {number(level)}." for level, label in plot.levels)
+    return axes + " ".join(reach(curve) for curve in plot.curves if not curve.faint) + levels
 
 
-def sentence(text: str) -> str:
-    """Return a text with a capital at its front.
-
-    >>> sentence("the run fitted")
-    'The run fitted'
-    """
-    return text[:1].upper() + text[1:]
+def reach(curve: Curve) -> str:
+    """Return in words from where to where a curve leads."""
+    censored = 0 if curve.open is None else int(curve.open.sum())
+    ends = [f"{number(float(curve.y[i]))} at {number(float(curve.x[i]))}" for i in (0, -1)]
+    return f"{curve.name}: from {ends[0]} to {ends[1]}{f', {censored} not reached' if censored else ''}."
 
 
-def count(value: float) -> str:
-    """Return a step, a row or an epoch in full.
+def absences(drawn: Iterable[Panel | Plot | CellTable]) -> list[tuple[str, str]]:
+    """Return what is not drawn and why, those with the same reason together."""
+    titles: dict[str, list[str]] = {}
+    for one in drawn:
+        if one.absent:
+            titles.setdefault(one.absent, []).append(one.title)
+    return [("; ".join(names), why) for why, names in titles.items()]
 
-    >>> count(10017), count(2.5)
-    ('10,017', '2.5')
-    """
-    return f"{value:,.10g}" if value < 1e10 else f"{value:g}"
+
+def chapters(verdicts: Iterable[Verdict]) -> list[tuple[str, list[Verdict]]]:
+    """Return verdicts under the headings of their codes' hundreds, in the order of these."""
+    found: dict[str, list[Verdict]] = {heading: [] for heading in (*CHAPTERS.values(), "Other claims")}
+    for verdict in verdicts:
+        found[CHAPTERS.get(verdict.code[:3], "Other claims")].append(verdict)
+    return [(heading, judged) for heading, judged in found.items() if judged]
 
 
 def strikes(clock: Clock) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,8 @@ import numpy as np
 from twoclocks.courses import course_of
 from twoclocks.diagnosis import Clock, Diagnosis
 from twoclocks.evidence import Evidence
+from twoclocks.report.numbers import number, time_words
+from twoclocks.report.plans import HELDOUT, OTHER, PLANS, SAID, SPLITS, TRAIN, Plan
 from twoclocks.trajectory import Array, Float, Int, Series, Trajectory
 
 POINTS = 1200
@@ -20,14 +21,7 @@ LINES_A_PANEL = 12
 RUNS_DRAWN_SINGLY = 6
 EVENTS_MARKED = 12
 DOTTED = 60
-# Indices into the figure's colours and dashes: the same split looks the same in every panel.
-HELDOUT, TRAIN, OTHER = 0, 1, 2
-SPLITS = {
-    "train_accuracy": ("train", TRAIN),
-    "heldout_accuracy": ("held-out", HELDOUT),
-    "train_loss": ("train", TRAIN),
-    "heldout_loss": ("held-out", HELDOUT),
-}
+NEAR = 0.5  # how far a quotient that is nearly a share is drawn beyond 0 and 1
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ class TimeAxis:
     @property
     def name(self) -> str:
         """Return what the axis counts, in words."""
-        return {"step": "optimiser step", "row": "row of the log"}.get(self.unit, self.unit)
+        return time_words(self.unit)
 
     @property
     def origin(self) -> float:
@@ -115,25 +109,18 @@ class FigureData:
     not_drawn: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Which series a panel shows, on which scale ("share", "linear", "log" or "auto"), and what to say without them."""
-
-    key: str
-    title: str
-    unit: str
-    belongs: Callable[[str], bool]
-    scale: str
-    absent: str
-
-
 def figure_data(evidence: Evidence, diagnosis: Diagnosis, *, points: int = POINTS) -> FigureData:
     """Return what is drawn of a run, with at most `points` moments a line (extremes and gaps are kept)."""
     groups = [quantities_of(plan, evidence) for plan in PLANS]
     lines = [line for group in groups for quantity in spread(group) for line in quantity]
     limit = min(points, points * FULL_LINES // max(len(lines), 1))
     chance = chance_level(evidence.trajectory)
-    levels = {"accuracy": chance, "ladder": chance, "margins": ((0.0, "0"),)}
+    levels = {
+        "accuracy": chance,
+        "ladder": chance,
+        "margins": ((0.0, "0"),),
+        "leads": ((1.0, "readout leads above"),),
+    }
     names = recorded(evidence)
     return FigureData(
         time=time_axis(evidence.trajectory, lines),
@@ -141,7 +128,7 @@ def figure_data(evidence: Evidence, diagnosis: Diagnosis, *, points: int = POINT
         marks=(*clock_marks(diagnosis.clocks), *descent_marks(diagnosis.descent), *event_marks(diagnosis)),
         flow_time=flow_time_of(evidence.trajectory),
         runs_drawn=runs_drawn(evidence.trajectory.runs),
-        not_drawn=tuple(name for name in names if name != "flow_time" and not any(p.belongs(name) for p in PLANS)),
+        not_drawn=by_block([n for n in names if n != "flow_time" and not any(p.belongs(n) for p in PLANS)]),
     )
 
 
@@ -160,9 +147,10 @@ def panel_of(plan: Plan, quantities: list[list[Line]], limit: int, levels: tuple
             else f"It was recorded, but none of its {sum(len(line.y) for line in full):,} values is finite."
         )
     )
-    bounds = (0.0, 1.0) if plan.scale == "share" and within(shown, 0.0, 1.0) else None
+    bounds = bounds_of(plan.scale, shown)
     notes = (
         *left_out(plan, quantities),
+        *(cut for line in shown if bounds for cut in cut_off(line, bounds)),
         *(gap for line in full for gap in gaps_of(line, log)),
         *thinning_of(full, lines),
     )
@@ -194,6 +182,24 @@ def is_log(scale: str, lines: list[Line]) -> bool:
 def within(lines: list[Line], low: float, high: float) -> bool:
     """Return whether every finite value lies in [low, high]."""
     return all(bool(((line.y >= low) & (line.y <= high) | ~np.isfinite(line.y)).all()) for line in lines)
+
+
+def bounds_of(scale: str, lines: list[Line]) -> tuple[float, float] | None:
+    """Return the ends of a y axis that are not those of the values: of shares, and of quotients that are nearly so."""
+    if scale == "share" and within(lines, 0.0, 1.0):
+        return 0.0, 1.0
+    if scale != "near share" or not lines:
+        return None
+    values = np.concatenate([line.y[np.isfinite(line.y)] for line in lines])
+    return max(min(float(values.min()), 0.0), -NEAR), min(max(float(values.max()), 1.0), 1.0 + NEAR)
+
+
+def cut_off(line: Line, bounds: tuple[float, float]) -> Iterator[str]:
+    """Say how many values of a line lie beyond the drawn part of the axis."""
+    beyond = int(((line.y < bounds[0]) | (line.y > bounds[1])).sum())
+    if beyond and not line.faint:
+        drawn = f"{number(bounds[0])} to {number(bounds[1])}"
+        yield f"{line.name}: {beyond:,} of {len(line.y):,} values lie beyond the drawn {drawn}."
 
 
 def gaps_of(line: Line, log: bool) -> Iterator[str]:
@@ -283,19 +289,16 @@ def recorded(evidence: Evidence) -> dict[str, Series]:
     return {name: s for name, s in series.items() if s.value.ndim == 2 and len(s.step)}
 
 
-def words(name: str) -> set[str]:
-    """Return the words of a series' name, so that "ratio" is not found in "iteration"."""
-    return {*re.split(r"[^a-z]+", name.lower())}
+def by_block(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names, those of several blocks as one.
 
-
-def is_rank(name: str) -> bool:
-    """Return whether a series counts directions: a rank or a participation ratio."""
-    return bool(words(name) & {"rank", "ratio"})
-
-
-def is_norm(name: str) -> bool:
-    """Return whether a series is a norm of weights, or the scale of the logits."""
-    return "norm" in words(name) or name == "logit_scale"
+    >>> by_block(["gradient_norm.embed", "lr", "gradient_norm.readout"])
+    ('gradient_norm.<block> (2)', 'lr')
+    """
+    families: dict[str, list[str]] = {}
+    for name in names:
+        families.setdefault(name.split(".")[0], []).append(name)
+    return tuple(same[0] if len(same) == 1 else f"{family}.<block> ({len(same)})" for family, same in families.items())
 
 
 def quantities_of(plan: Plan, evidence: Evidence) -> list[list[Line]]:
@@ -311,7 +314,10 @@ def look_of(name: str, place: int) -> tuple[str, int]:
     """Return how a series is called in its panel, and its style."""
     if name in SPLITS:
         return SPLITS[name]
-    return name.removeprefix("update_size."), OTHER + place
+    for beginning, said in SAID.items():
+        if name.startswith(beginning):
+            return f"{said}{name.removeprefix(beginning).strip(' :')}".strip() or name, OTHER + place
+    return name, OTHER + place
 
 
 def ladder_lines(evidence: Evidence) -> list[list[Line]]:
@@ -328,71 +334,6 @@ def ladder_lines(evidence: Evidence) -> list[list[Line]]:
     if len(ladder.native) > 1:
         return [lines_of(Series(name, unit, step, value), name, style) for name, value, _, style in rungs]
     return [[Line(name, unit, style, step, value[0], *band[0].T)] for name, value, band, style in rungs]
-
-
-PLANS = (
-    Plan(
-        "accuracy",
-        "Accuracy",
-        "share of examples",
-        lambda name: name in SPLITS and name.endswith("accuracy"),
-        "share",
-        "No accuracy was recorded. Log train_accuracy and heldout_accuracy at every evaluation: "
-        "they tell when the run fits and when it generalises.",
-    ),
-    Plan(
-        "loss",
-        "Loss",
-        "nats per example",
-        lambda name: name in SPLITS and name.endswith("loss"),
-        "log",
-        "No loss was recorded. Log train_loss and heldout_loss at every evaluation.",
-    ),
-    Plan(
-        "ladder",
-        "The ladder: native readout and probes on the same features",
-        "share of held-out examples",
-        lambda name: False,
-        "share",
-        "The ladder needs the features in front of the readout, and this source has none. Record the run with "
-        "twoclocks.Recorder(folder, model, readout=…, train=…, heldout=…), or replay a folder of its checkpoints.",
-    ),
-    Plan(
-        "ranks",
-        "Ranks",
-        "directions",
-        is_rank,
-        "auto",
-        "No rank was recorded or measured. Keep features and weights (a Recorder does), "
-        "or log one in a column with “rank” in its name.",
-    ),
-    Plan(
-        "norms",
-        "Norms and logit scale",
-        "Frobenius norm; logits",
-        is_norm,
-        "auto",
-        "No norm was recorded. Log weight_norm and logit_scale: either can delay generalisation by itself.",
-    ),
-    Plan(
-        "margins",
-        "Training margins",
-        "logits",
-        lambda name: name.startswith("train_margin_"),
-        "linear",
-        "No margins were recorded. A Recorder writes their minimum, 1 % quantile and median; "
-        "in a log, add a column train_margin_min.",
-    ),
-    Plan(
-        "speeds",
-        "Block speeds",
-        "‖Δθ‖ / ‖θ‖ of one step",
-        lambda name: name.startswith("update_size."),
-        "log",
-        "No update sizes were recorded. A Recorder writes update_size.<block> for every block of parameters; "
-        "they tell which part lags.",
-    ),
-)
 
 
 def time_axis(trajectory: Trajectory, lines: Iterable[Line]) -> TimeAxis:
@@ -450,6 +391,6 @@ def descent_marks(descent: Mapping[str, object] | None) -> Iterator[Mark]:
 
 def event_marks(diagnosis: Diagnosis) -> Iterator[Mark]:
     """Return a mark at each of the first events, labelled by its number in the list of events."""
-    for number, event in enumerate(diagnosis.events[:EVENTS_MARKED], 1):
+    for place, event in enumerate(diagnosis.events[:EVENTS_MARKED], 1):
         if event.step is not None:
-            yield Mark(event.step, str(number), "event")
+            yield Mark(event.step, str(place), "event")

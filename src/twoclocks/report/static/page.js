@@ -176,6 +176,7 @@
   function valueRange(panel, low, high) {
     if (panel.bounds) return [panel.bounds[0] - 0.03, panel.bounds[1] + 0.03];
     if (low === null || low === undefined) return panel.log ? [0.1, 10] : [0, 1];
+    for (const [level] of panel.levels) [low, high] = [Math.min(low, level), Math.max(high, level)];
     if (panel.log) {
       const margin = Math.max((high / low) ** 0.04, 1.2);
       return [low / margin, high * margin];

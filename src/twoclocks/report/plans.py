@@ -1,0 +1,213 @@
+"""This file knows which series belong together in a panel, by name, and what to record where a panel has none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+
+# Indices into the figure's colours and dashes: the same split looks the same in every panel.
+HELDOUT, TRAIN, OTHER = 0, 1, 2
+SPLITS = {
+    "train_accuracy": ("train", TRAIN),
+    "heldout_accuracy": ("held-out", HELDOUT),
+    "train_loss": ("train", TRAIN),
+    "heldout_loss": ("held-out", HELDOUT),
+}
+# How the names of derived series begin, panel by panel, so that "ratio" and "norm" in them do not crowd other panels.
+BEGINNINGS = {
+    "speeds": ("update_size.",),
+    "leads": ("gradient_ratio.", "relative_speed_ratio.", "readout_lead_certificate"),
+    "decreases": ("loss_decrease_share.",),
+    "gates": ("gate_", "whole_pattern_share"),
+    "structure": ("structural gap",),
+    "balance": ("relative_slack", "balancedness_defect"),
+    "objective": ("objective gap", "schatten objective gap", "slack"),
+}
+INGREDIENTS = ("gradient_norm.", "squared_gradient_norm")  # what other series are made of
+# What the beginning of a name becomes in a panel whose title says it already.
+SAID = {
+    "update_size.": "",
+    "gradient_ratio.": "gradient: ",
+    "relative_speed_ratio.": "update: ",
+    "loss_decrease_share.": "",
+    "gate_agreement": "gates agreeing ",
+    "gate_jaccard": "open gates shared ",
+    "whole_pattern_share": "whole patterns kept ",
+    "structural gap": "",
+    "balancedness_defect.": "balancedness defect ",
+    "relative_slack": "relative slack ",
+    "readout_lead_certificate": "certificate ",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which series a panel shows, on which scale, and what to say where there are none.
+
+    `scale`: "share" and "near share" (a quotient that may leave 0 to 1), "linear", "log", or "auto".
+    """
+
+    key: str
+    title: str
+    unit: str
+    belongs: Callable[[str], bool]
+    scale: str
+    absent: str
+
+
+def words(name: str) -> set[str]:
+    """Return the words of a series' name, so that "ratio" is not found in "iteration"."""
+    return {*re.split(r"[^a-z]+", name.lower())}
+
+
+def is_rank(name: str) -> bool:
+    """Return whether a series counts directions: a rank or a participation ratio."""
+    return bool(words(name) & {"rank", "ratio"}) and not begins_otherwise(name)
+
+
+def is_norm(name: str) -> bool:
+    """Return whether a series is a norm of weights, or the scale of the logits."""
+    return ("norm" in words(name) or name == "logit_scale") and not begins_otherwise(name)
+
+
+def begins_otherwise(name: str) -> bool:
+    """Return whether the beginning of a name, not a word in it, says where the series belongs."""
+    return name.startswith((*chain(*BEGINNINGS.values()), *INGREDIENTS))
+
+
+def begins(key: str) -> Callable[[str], bool]:
+    """Return the test for names that begin as those of one panel do; counts do not stand among shares."""
+    return lambda name: name.startswith(BEGINNINGS[key]) and "flips" not in name
+
+
+# Why something is not drawn, where that is one reason for several.
+NO_MARGINS = (
+    "No margins were recorded. A Recorder writes their minimum, 1 % quantile and median; "
+    "in a log, add a column train_margin_min."
+)
+NO_BLOCKS = (
+    "The steps of several blocks were not compared. A Recorder writes update_size.<block>, gradient_norm.<block> and "
+    "loss_decrease.<block> where it sees the gradients; a log can have such columns."
+)
+NO_STRUCTURE = (
+    "How far the structure of the learned map is from its end needs features or weights at several snapshots. Record "
+    "the run with twoclocks.Recorder, or replay a folder of its checkpoints."
+)
+NO_OBJECTIVE = (
+    "F, the loss with its weight decay, and ‖∇F‖² are recorded where the decay is coupled to the gradient (optimizer=flow "
+    "or sgd), and the limit F_∞ where the run was polished to it. AdamW has no such F."
+)
+
+PLANS = (
+    Plan(
+        "accuracy",
+        "Accuracy",
+        "share of examples",
+        lambda name: name in SPLITS and name.endswith("accuracy"),
+        "share",
+        "No accuracy was recorded. Log train_accuracy and heldout_accuracy at every evaluation: "
+        "they tell when the run fits and when it generalises.",
+    ),
+    Plan(
+        "loss",
+        "Loss",
+        "nats per example",
+        lambda name: name in SPLITS and name.endswith("loss"),
+        "log",
+        "No loss was recorded. Log train_loss and heldout_loss at every evaluation.",
+    ),
+    Plan(
+        "ladder",
+        "The ladder: native readout and probes on the same features",
+        "share of held-out examples",
+        lambda name: False,
+        "share",
+        "The ladder needs the features in front of the readout, and this source has none. Record the run with "
+        "twoclocks.Recorder(folder, model, readout=…, train=…, heldout=…), or replay a folder of its checkpoints.",
+    ),
+    Plan(
+        "ranks",
+        "Ranks",
+        "directions",
+        is_rank,
+        "auto",
+        "No rank was recorded or measured. Keep features and weights (a Recorder does), "
+        "or log one in a column with “rank” in its name.",
+    ),
+    Plan(
+        "norms",
+        "Norms and logit scale",
+        "Frobenius norm; logits",
+        is_norm,
+        "auto",
+        "No norm was recorded. Log weight_norm and logit_scale: either can delay generalisation by itself.",
+    ),
+    Plan(
+        "margins",
+        "Training margins",
+        "logits",
+        lambda name: name.startswith("train_margin_"),
+        "linear",
+        NO_MARGINS,
+    ),
+    Plan(
+        "speeds",
+        "Block speeds",
+        "‖Δθ‖ / ‖θ‖ of one step",
+        begins("speeds"),
+        "log",
+        "No update sizes were recorded. A Recorder writes update_size.<block> for every block of parameters; "
+        "they tell which part lags.",
+    ),
+    Plan(
+        "leads",
+        "Lead of the readout over each block",
+        "readout ÷ block",
+        begins("leads"),
+        "log",
+        NO_BLOCKS,
+    ),
+    Plan(
+        "decreases",
+        "Shares of the loss decrease",
+        "share of the decrease, to first order",
+        begins("decreases"),
+        "near share",
+        NO_BLOCKS,
+    ),
+    Plan(
+        "gates",
+        "Gates of the last hidden layer",
+        "share",
+        begins("gates"),
+        "share",
+        "Gates need the outputs of a ReLU in front of the readout, kept at three or more snapshots. Record the run with "
+        "twoclocks.Recorder, or replay a folder of its checkpoints.",
+    ),
+    Plan(
+        "structure",
+        "Structural gap",
+        "distance from the final structure",
+        begins("structure"),
+        "log",
+        NO_STRUCTURE,
+    ),
+    Plan(
+        "balance",
+        "Balance of the layers",
+        "relative slack: share; defect: squared weights",
+        begins("balance"),
+        "log",
+        "Balance is defined for a chain of linear layers without biases, whose weights are kept at several snapshots.",
+    ),
+    Plan(
+        "objective",
+        "Objective above its limit",
+        "nats per example; slack: squared weights",
+        begins("objective"),
+        "log",
+        NO_OBJECTIVE,
+    ),
+)
