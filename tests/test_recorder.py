@@ -677,7 +677,7 @@ def test_a_second_shorter_training_from_the_same_weights_replaces_the_first(tmp_
     assert both.last_step == 74
     assert set(both.scalars) == set(alone.scalars)
     for name, series in alone.scalars.items():
-        known = series.step > (1 if name.startswith("update_size") else -1)  # no update is measured across a restart
+        known = series.step > (1 if name.startswith(("update_size", "loss_decrease")) else -1)  # no update is measured across a restart
         np.testing.assert_array_equal(both.scalars[name].step, series.step[known])
         np.testing.assert_allclose(both.scalars[name].value, series.value[:, known], rtol=1e-9)
     assert [snapshot.step for snapshot in both.snapshots] == [snapshot.step for snapshot in alone.snapshots]
@@ -849,3 +849,34 @@ def test_a_call_that_is_not_due_costs_microseconds(tmp_path: Path) -> None:
         seconds.append((time.process_time() - began) / 4000)
     recorder.close()
     assert min(seconds) < 2e-5
+
+
+def test_the_gradients_that_the_optimiser_used_are_recorded_by_block(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    x, y = torch.randn(20, 4), torch.arange(20) % 2
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.01)
+    recorder = Recorder(
+        tmp_path / "run",
+        model,
+        train=(x, y),
+        heldout=(x, y),
+        optimizer=optimizer,
+        budget=math.inf,
+        save_at=SaveAt(every=1),
+    )
+    norms, decreases = [], []
+    for step in range(1, 4):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        before = [p.detach().clone() for p in model[2].parameters()]
+        optimizer.step()
+        recorder.step(step)
+        pairs = list(zip(model[2].parameters(), before, strict=True))
+        norms.append(math.sqrt(sum(float(p.grad.double().square().sum()) for p, _ in pairs)))
+        decreases.append(-sum(float((p.grad.double() * (p.detach() - b).double()).sum()) for p, b in pairs))
+    recorder.close()
+    scalars = load(tmp_path / "run").scalars
+    assert scalars["gradient_norm.readout"].step.tolist() == [1, 2, 3]  # none at step 0: no backward came before it
+    np.testing.assert_allclose(scalars["gradient_norm.readout"].value[0], norms, rtol=1e-6)
+    np.testing.assert_allclose(scalars["loss_decrease.readout"].value[0], decreases, rtol=1e-5)

@@ -18,7 +18,13 @@ from torch.optim import Optimizer
 
 from twoclocks.errors import InputError
 from twoclocks.sources.evaluation import Look, device_of, look, one_line
-from twoclocks.sources.observation import Blocks, scalars_of_blocks, scalars_of_logits
+from twoclocks.sources.observation import (
+    Blocks,
+    scalars_of_blocks,
+    scalars_of_descent,
+    scalars_of_gradient,
+    scalars_of_logits,
+)
 from twoclocks.sources.schedule import Cost, FlowTime, Ledger, Schedule, next_snapshot
 from twoclocks.sources.subject import (
     check_same_examples,
@@ -247,7 +253,16 @@ class Recorder:
             scalars |= scalars_of_logits(examples.split, logits, examples.labels.to(logits.device))
         before = self._before[1] if self._before is not None and self._before[0] == step - 1 else None
         self._before = None
-        return scalars | scalars_of_blocks(self._subject.parameters, before, self._subject.blocks)
+        scalars |= scalars_of_blocks(self._subject.parameters, before, self._subject.blocks)
+        return scalars if step == 0 else scalars | self._scalars_of_gradients(before)
+
+    def _scalars_of_gradients(self, before: Mapping[str, Tensor] | None) -> dict[str, float]:
+        """Return the gradient's norm by block, as the last step of the optimiser used it, and what that step gained."""
+        gradients, blocks = gradients_of(self._subject.model), self._subject.blocks
+        scalars = scalars_of_gradient(gradients, blocks)
+        if before is None:
+            return scalars
+        return scalars | scalars_of_descent(gradients, before, self._subject.parameters, blocks)
 
     def _time_of(self, step: int) -> dict[str, float]:
         """Return the learning rate and the sum of learning rates at a step, where the optimiser is known."""
@@ -336,6 +351,12 @@ def finish(writer: RunWriter, ledger: Ledger, pid: int) -> None:
             ledger.write_cost(writer)
     except InputError as error:
         LOGGER.warning("%s", error)
+
+
+def gradients_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the gradients that the last backward left, by parameter: those of the last batch, clipped if they were."""
+    held = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {name: grad.detach() for name, grad in held.items() if grad is not None and grad.layout is torch.strided}
 
 
 def learning_rate(optimizer: Optimizer) -> float:
