@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY = $(or $(TWOCLOCKS_PYTHON),.venv/bin/python)
 PYTEST = "$(PY)" -m pytest
 
-.PHONY: help setup demo check test test-all benchmark clean
+.PHONY: help setup demo check test test-all reproduce benchmark clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -26,6 +26,9 @@ test: check  ## check, then the tests but for the slow ones
 
 test-all: check  ## check, then all the tests
 	$(PYTEST)
+
+reproduce: setup  ## measure the published claims and write docs/claims.md; takes hours, can be interrupted
+	"$(PY)" -m twoclocks reproduce clocks
 
 benchmark: setup  ## our speed beside the alternatives, as ratios
 	"$(PY)" -m benchmarks

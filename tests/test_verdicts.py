@@ -9,7 +9,8 @@ import pytest
 
 from twoclocks.runs import run_of
 from twoclocks.sources.logs import read_columns
-from twoclocks.verdicts import Outcome, Verdict, judge_curves, over_runs, t_interval
+from twoclocks.stats import t_interval
+from twoclocks.verdicts import Outcome, Verdict, judge_curves, over_runs
 
 STEP = np.unique(np.round(np.geomspace(1, 10_000, 150))) - 1
 

@@ -145,6 +145,39 @@ def recipes(json: Json = False) -> None:
         typer.echo("  settings: " + ", ".join(f"{name}={value}" for name, value in recipe.settings.items()))
 
 
+@app.command(epilog="Example: twoclocks reproduce clocks --seeds 5 --out docs/claims.md")
+def reproduce(
+    claims: Annotated[list[str] | None, typer.Argument(help="Which claims; all if none is named: clocks.")] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds 0, 1, … in every training; 5 to be worth reading.")] = 5,
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="Where the run folders lie, or are made.")] = Path(
+        "runs/reproduce"
+    ),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page; its pictures lie beside it.")] = Path(
+        "docs/claims.md"
+    ),
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, for a trial; repeatable.")
+    ] = None,
+) -> None:
+    """Measure published claims and write the page that says which hold. Interrupted or killed, the same command goes on."""
+    from twoclocks.claims.reproduce import CLAIMS
+    from twoclocks.claims.reproduce import reproduce as measured
+
+    chosen = claims or list(CLAIMS)
+    if len(chosen) > 1:
+        raise InputError(f"one page holds one set of claims; name one of {', '.join(CLAIMS)}")
+    page = measured(
+        chosen[0],
+        runs=runs,
+        out=out,
+        seeds=seeds,
+        settings=pairs(settings or [], "--set"),
+        progress=progress_bar,
+        measuring=told_on_terminal,
+    )
+    typer.echo(f"page: {page}")
+
+
 def main() -> NoReturn:
     """Run the command line: bad input gives one sentence and exit code 2, never a traceback."""
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +16,9 @@ from numpy.typing import ArrayLike
 from twoclocks import thresholds as at
 from twoclocks.courses import first_run
 from twoclocks.errors import InputError
+from twoclocks.optimiser_of import decay_and_reason, nested
+from twoclocks.optimiser_of import is_decay_coupled as is_decay_coupled  # asked of the clocks too
+from twoclocks.optimiser_of import weight_decay_of as weight_decay_of
 from twoclocks.stats import MedianTime, Test, kaplan_meier_median, log_rank, paired_sign_test
 from twoclocks.structure import default_structure, structural_gap
 from twoclocks.trajectory import Array, Float, Series, Trajectory
@@ -25,10 +27,10 @@ SUSTAINED = 5
 SUSTAINED_WHERE_SHORT = 3  # evaluations in a row, in a series of fewer than `SHORT`
 SHORT = 200
 GENERALISED_AT = (0.5, *at.GENERALISED_AT)
+LOSSES = (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)  # nats
+GAPS = (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3)  # the same thresholds, so that the two clocks can be compared at equal ones
 FEWEST_RUNS = 5  # below, the most extreme runs miss their median in more than one case of eight
 UNITS = ("step", "flow_time", "decay_time")
-ADAPTIVE = ("Adam", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta", "RMSprop")
-DECOUPLED = ("AdamW", "Muon")
 Step = int | float
 
 
@@ -248,8 +250,8 @@ class Clocks:
 def read_clocks(
     trajectory: Trajectory,
     *,
-    loss: ArrayLike = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
-    gap: ArrayLike = (1e-1, 1e-2, 1e-3),
+    loss: ArrayLike = LOSSES,
+    gap: ArrayLike = GAPS,
     structure: str | Series | None = None,
     sustained: int | None = None,
 ) -> Clocks:
@@ -279,15 +281,22 @@ def read_clocks(
     fit = accuracy_times(trajectory, "train_accuracy", (at.FIT,), sustained)
     generalisation = accuracy_times(trajectory, "heldout_accuracy", GENERALISED_AT, sustained)
     wanted = ("train_loss", "train_accuracy", "heldout_accuracy")
+    of_cross_entropy = is_cross_entropy(trajectory)
+    unlike = () if of_cross_entropy else ("the training loss is not a cross-entropy, of which T_cls is",)
     return Clocks(
-        classifier=curve_of("T_cls", scalars.get("train_loss"), epsilons, sustained),
+        classifier=curve_of("T_cls", scalars.get("train_loss") if of_cross_entropy else None, epsilons, sustained),
         representation=curve_of("T_rep", series, etas, sustained),
         structure=series,
         fit=fit.get(at.FIT),
         generalisation=generalisation,
         delays={a: delay(trajectory, a, fit[at.FIT], time) for a, time in generalisation.items() if fit},
-        missing=(*(f"{name} was not recorded" for name in wanted if is_empty(scalars.get(name))), *why),
+        missing=(*(f"{name} was not recorded" for name in wanted if is_empty(scalars.get(name))), *unlike, *why),
     )
+
+
+def is_cross_entropy(trajectory: Trajectory) -> bool:
+    """Return whether the training loss is a cross-entropy, as it is wherever a recipe does not say another."""
+    return bool(nested(trajectory.settings, "settings", "loss") in (None, "cross-entropy"))
 
 
 def checked_thresholds(name: str, given: ArrayLike) -> tuple[float, ...]:
@@ -415,81 +424,6 @@ def ruler(trajectory: Trajectory, unit: str) -> Ruler:
     step = np.concatenate([[0], flow.step]) if began else flow.step
     value = np.pad(flow.value, ((0, 0), (int(began), 0)))
     return Ruler(unit, step, decay * value)
-
-
-def weight_decay_of(trajectory: Trajectory) -> float | None:
-    """Return the weight decay λ_w that a run was trained with, in 1/flow_time; None where it is unknown or not one number.
-
-    >>> from twoclocks.trajectory import Source
-    >>> weight_decay_of(Trajectory(Source("x", "csv", 0), {}, settings={"session": {"weight_decay": [0.1, 0.1]}}))
-    0.1
-    """
-    return declared_decay(trajectory)[0]
-
-
-def declared_decay(trajectory: Trajectory) -> tuple[float | None, str]:
-    """Return the weight decay as declared, or why there is none."""
-    settings = trajectory.settings
-    candidates = [
-        [nested(settings, "settings", "weight_decay")],
-        nested(settings, "session", "weight_decay") or [],
-        [nested(settings, "optimizer", "defaults", "weight_decay")],
-    ]
-    found = next(({d for d in some if d is not None} for some in candidates if any(d is not None for d in some)), set())
-    if not found:
-        return None, "the weight decay was not recorded"
-    if len(found) > 1:
-        return (
-            None,
-            f"the weight decay differs between groups of weights ({', '.join(f'{d:g}' for d in sorted(found))})",
-        )
-    return float(found.pop()), ""
-
-
-def decay_and_reason(trajectory: Trajectory) -> tuple[float | None, str]:
-    """Return the weight decay that sets a time 1/(lr λ_w), or why there is no such time."""
-    decay, why = declared_decay(trajectory)
-    if decay is None:
-        return None, why
-    if decay == 0:
-        return None, "the weight decay is 0, so 1/(lr λ_w) is no time"
-    if is_decay_coupled(trajectory) is None and optimizer_name(trajectory) in ADAPTIVE:
-        return (
-            None,
-            f"{optimizer_name(trajectory)} rescales its decay by the gradient's size, so 1/(lr λ_w) is no time of it",
-        )
-    return decay, ""
-
-
-def is_decay_coupled(trajectory: Trajectory) -> bool | None:
-    """Return whether weight decay is part of the gradient of a flow, so that F = loss + (λ_w/2) ‖θ‖² descends.
-
-    True for SGD, False for AdamW, whose decay is decoupled; None where it is unknown, and for Adam, which adds the decay
-    to the gradient and then divides it by the gradient's size, so that no F descends.
-
-    >>> from twoclocks.trajectory import Source
-    >>> is_decay_coupled(Trajectory(Source("x", "csv", 0), {}, settings={"optimizer": {"name": "AdamW"}}))
-    False
-    """
-    if (declared := trajectory.settings.get("decay")) in ("coupled", "decoupled"):
-        return bool(declared == "coupled")
-    name = optimizer_name(trajectory)
-    is_decoupled = nested(trajectory.settings, "optimizer", "defaults", "decoupled_weight_decay") is True
-    if name in DECOUPLED or is_decoupled:
-        return False
-    return True if name == "SGD" else None
-
-
-def optimizer_name(trajectory: Trajectory) -> str:
-    """Return the name of the optimiser that a Recorder was given; empty where there was none."""
-    return str(nested(trajectory.settings, "optimizer", "name") or "")
-
-
-def nested(settings: Any, *keys: str) -> Any:
-    """Return an entry of nested mappings; None where it or anything on the way is absent."""
-    for key in keys:
-        settings = settings.get(key) if isinstance(settings, Mapping) else None
-    return settings
 
 
 def delay(trajectory: Trajectory, alpha: float, fit: HittingTime, generalised: HittingTime) -> Delay:

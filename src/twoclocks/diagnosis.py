@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +15,18 @@ import numpy as np
 
 from twoclocks import thresholds as at
 from twoclocks.advice import Stop, cannot_tell, measure_next, stop_of
-from twoclocks.clocks import Step, reported_time
+from twoclocks.block_verdicts import judge_blocks
+from twoclocks.clocks import ClockCurve, HittingTime, Step, censored_times, reported_time
 from twoclocks.errors import InputError
 from twoclocks.evidence import Evidence, examine
+from twoclocks.fast_verdicts import judge_fast
+from twoclocks.gate_verdicts import judge_gates
 from twoclocks.labels import Label, common_label, label_of
 from twoclocks.ladder_verdicts import judge_ladder, kind_of, why_no_kind
 from twoclocks.runs import Run, run_of
+from twoclocks.slow_verdicts import judge_slow
 from twoclocks.sources.logs import read_columns, read_log
+from twoclocks.stats import kaplan_meier_median
 from twoclocks.store import MANIFEST, load
 from twoclocks.text import as_text
 from twoclocks.trajectory import Event, Source, Trajectory
@@ -35,7 +41,8 @@ class Clock:
     """A hitting time as it is reported: the first sustained crossing of a threshold, or censored.
 
     `value` is the median over runs (None where most runs are censored), `per_run` one time a run (None: censored),
-    `last` the last evaluation: a censored time is later than that.
+    `last` the last evaluation: a censored time is later than that. `interval` is the 95 % Kaplan–Meier interval of the
+    median over runs, None for one run; a bound that is None lies beyond the last evaluation.
     """
 
     name: str
@@ -49,6 +56,7 @@ class Clock:
     lost_at: Step | None
     last: Step
     per_run: tuple[Step | None, ...]
+    interval: tuple[float | None, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ def judge(evidence: Evidence) -> Diagnosis:
     shown = agreeing[0] if agreeing else 0
     run, verdicts = runs[shown], {code: over_runs([one[code] for one in judged]) for code in judged[0]}
     in_time = partial(in_unit_of_time, unit=trajectory.source.time)
-    clocks = clocks_of(trajectory)
+    clocks = clocks_of(evidence)
     kind = common_kind([kind_of(label.name, judged[r]) for r in agreeing])
     return Diagnosis(
         source=trajectory.source,
@@ -140,7 +148,7 @@ def judge(evidence: Evidence) -> Diagnosis:
         overturned_by=overturned_by(label, kind, judged[shown]),
         stop=Stop((stop := stop_of(label.name, run, judged[shown])).answer, in_time(stop.why)),
         clocks=clocks,
-        verdicts=tuple(replace(v, evidence=tuple(map(in_time, v.evidence))) for v in verdicts.values()),
+        verdicts=tuple(plain(replace(v, evidence=tuple(map(in_time, v.evidence)))) for v in verdicts.values()),
         offers=offers_of(evidence, judged[shown], shown),
         events=condensed([*trajectory.events, *events_of(clocks, trajectory)]),
         cannot_tell=(
@@ -154,10 +162,26 @@ def judge(evidence: Evidence) -> Diagnosis:
     )
 
 
+def plain(verdict: Verdict) -> Verdict:
+    """Return a verdict whose numbers are Python's own, ready to be written; one that is not finite becomes None."""
+    effect = None if verdict.effect is None or not math.isfinite(verdict.effect) else float(verdict.effect)
+    interval = None if verdict.interval is None else (float(verdict.interval[0]), float(verdict.interval[1]))
+    return replace(verdict, effect=effect, interval=interval, n=int(verdict.n))
+
+
 def judge_run(evidence: Evidence, run: Run, r: int) -> dict[str, Verdict]:
-    """Return every verdict on one run: on its curves and, where features were kept, on its ladder."""
+    """Return every verdict on one run: on its curves, on its ladder where features were kept, and on its two clocks."""
     verdicts = judge_curves(run)
-    return verdicts if evidence.ladder is None else verdicts | judge_ladder(evidence.ladder, evidence.presets, run, r)
+    if evidence.ladder is not None:
+        verdicts |= judge_ladder(evidence.ladder, evidence.presets, run, r)
+    return verdicts | judge_conditions(evidence, r)
+
+
+def judge_conditions(evidence: Evidence, r: int) -> dict[str, Verdict]:
+    """Return every verdict on the conditions of the two clocks of run r; none of a log, which knows too little of them."""
+    if not evidence.conditions:
+        return {}
+    return judge_fast(evidence, r) | judge_slow(evidence, r) | judge_gates(evidence, r) | judge_blocks(evidence, r)
 
 
 def in_unit_of_time(text: str, unit: str) -> str:
@@ -194,34 +218,42 @@ def offers_of(evidence: Evidence, verdicts: Mapping[str, Verdict], r: int) -> tu
     return (Offer(what, float(ladder.train_probe[r, -1]), float(ladder.native[r, -1]), (low, high), ladder.scored),)
 
 
-def clocks_of(trajectory: Trajectory) -> tuple[Clock, ...]:
-    """Return T_fit where training accuracy was recorded, and the T_gen where held-out accuracy was."""
+def clocks_of(evidence: Evidence) -> tuple[Clock, ...]:
+    """Return T_fit and T_gen where accuracies were recorded, then T_cls over losses and T_rep over structural gaps."""
+    trajectory = evidence.trajectory
     wanted = [
         ("T_fit", "train_accuracy", at.FIT),
         *((f"T_gen_{alpha:g}", "heldout_accuracy", alpha) for alpha in at.GENERALISED_AT),
     ]
-    clocks = []
-    for name, of, threshold in wanted:
-        series = trajectory.scalars.get(of)
-        if series is None:
-            continue
-        t = reported_time(series, above=threshold)
-        clocks.append(
-            Clock(
-                name,
-                of,
-                threshold,
-                t.sustained,
-                trajectory.source.time,
-                t.value,
-                t.censored,
-                t.resolution,
-                t.lost_at,
-                t.last,
-                t.values,
-            )
-        )
-    return tuple(clocks)
+    unit = trajectory.source.time
+    clocks = [
+        clock_of(name, of, threshold, reported_time(trajectory.scalars[of], above=threshold), unit)
+        for name, of, threshold in wanted
+        if of in trajectory.scalars
+    ]
+    curves = () if evidence.clocks is None else (evidence.clocks.classifier, evidence.clocks.representation)
+    return (*clocks, *(clock for curve in curves if curve is not None for clock in clocks_on(curve, unit)))
+
+
+def clocks_on(curve: ClockCurve, unit: str) -> tuple[Clock, ...]:
+    """Return one clock for each threshold of a curve; of those that no run reached, only the first."""
+    times = list(zip(curve.thresholds, curve.times, strict=True))
+    unreached = [threshold for threshold, time in times if all(value is None for value in time.values)]
+    last = min(unreached, default=0.0) if len(unreached) < 2 else max(unreached)
+    return tuple(
+        clock_of(f"{curve.name}_{threshold:g}", curve.of, threshold, time, unit)
+        for threshold, time in times
+        if threshold >= last
+    )
+
+
+def clock_of(name: str, of: str, threshold: float, time: HittingTime, unit: str) -> Clock:
+    """Return a hitting time as it is reported; several runs have the interval of their median, censored ones counted."""
+    interval = None if time.runs == 1 else kaplan_meier_median(*censored_times(time)).interval
+    return Clock(
+        name, of, threshold, time.sustained, unit, time.value, time.censored, time.resolution, time.lost_at, time.last,
+        time.values, interval,
+    )  # fmt: skip
 
 
 def descent_of(label: str, run: Run) -> Mapping[str, Any] | None:
@@ -250,7 +282,7 @@ def events_of(clocks: Sequence[Clock], trajectory: Trajectory) -> list[Event]:
     events = [
         Event(int(c.lost_at), f"{c.name} (reached at {c.value}) was lost again")
         for c in clocks
-        if c.lost_at is not None
+        if c.lost_at is not None and c.name.startswith(("T_fit", "T_gen"))
     ]
     for name, series in trajectory.scalars.items():
         broken = np.flatnonzero(~np.isfinite(series.value).reshape(series.runs, len(series.step), -1).all(axis=(0, 2)))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from twoclocks import thresholds as at
+from twoclocks.block_speeds import readout_block
+from twoclocks.clocks import Clocks, read_clocks
+from twoclocks.conditions import Conditions, conditions_of, is_linear, measured_conditions
 from twoclocks.courses import deepest_fall
 from twoclocks.runs import before_rise, plateau_of, run_of
 from twoclocks.trajectory import Series, Snapshot, Trajectory
@@ -23,7 +26,8 @@ class Evidence:
 
     `ladder`: the ridge ladder at every snapshot, None where no features were kept. `presets`: the ladder under each other
     probe preset at the moments on which a claim about the readout rests. `measured`: derived series (ranks, ...), by name.
-    `left_out`: what was not measured although tensors were kept, and why.
+    `left_out`: what was not measured although tensors were kept, and why. `clocks`: the clocks as curves, None where
+    nothing has one. `conditions`: the fits of the two clocks, one a run, for a trajectory that more than a log is known of.
     """
 
     trajectory: Trajectory
@@ -31,24 +35,54 @@ class Evidence:
     presets: Mapping[str, Decomposition] = field(default_factory=dict)
     measured: Mapping[str, Series] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    clocks: Clocks | None = None
+    conditions: tuple[Conditions, ...] = ()
+
+    @property
+    def readout(self) -> str | None:
+        """Return the name of the block that holds the readout."""
+        return readout_block(self.trajectory)
+
+    @property
+    def depth(self) -> int | None:
+        """Return the number of matrices of a deep linear network, None for every other."""
+        if not is_linear(self.trajectory) or not self.trajectory.snapshots:
+            return None
+        return sum(name.startswith("weights/") for name in self.trajectory.snapshots[-1].tensors) or None
+
+
+def examine_clocks(trajectory: Trajectory) -> Evidence:
+    """Measure the two clocks and their conditions, and nothing of the ladder.
+
+    A log has clocks alone: the conditions are about margins, gradients, updates, weights and features.
+    """
+    clocks = read_clocks(trajectory)
+    if not trajectory.snapshots and "train_margin_min" not in trajectory.scalars:
+        return Evidence(trajectory, clocks=clocks)
+    measured = measured_conditions(trajectory)
+    if clocks.structure is not None:
+        measured[clocks.structure.name] = clocks.structure
+    conditions = tuple(conditions_of(trajectory, measured, clocks, r) for r in range(trajectory.runs))
+    return Evidence(trajectory, measured=measured, clocks=clocks, conditions=conditions)
 
 
 def examine(trajectory: Trajectory) -> Evidence:
-    """Measure everything that a trajectory allows: curves always, the ladder and ranks where features were kept."""
+    """Measure everything that a trajectory allows: curves and clocks always, conditions, ladder and ranks where it can."""
+    theory = examine_clocks(trajectory)
     kept = [snapshot for snapshot in trajectory.snapshots if has_features(snapshot)]
     if not kept or "heldout" not in trajectory.batches:
-        return Evidence(trajectory)
+        return theory
     from twoclocks.decomposition import decompose  # torch, which a log never needs
 
     ladder = decompose(trajectory)
     if not readout_is_the_output(trajectory, ladder):
         why = "which part lags: the recorded readout does not give the network's accuracy, so something follows it"
-        return Evidence(trajectory, left_out=(why,))
+        return replace(theory, left_out=(why,))
     moments = telling_moments(trajectory, ladder)
     presets = (
         {name: decompose(trajectory, preset=name, steps=moments) for name in ("paper", "logistic")} if moments else {}
     )
-    return Evidence(trajectory, ladder, presets, ranks_of(trajectory))
+    return replace(theory, ladder=ladder, presets=presets, measured={**ranks_of(trajectory), **theory.measured})
 
 
 def readout_is_the_output(trajectory: Trajectory, ladder: Decomposition) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 MARKS = {"SUPPORTED": "yes", "REFUTED": "no", "UNDETERMINED": "open"}
 STYLES = {"bold": "1", "dim": "2", "yes": "32", "no": "31", "open": "33"}
+CURVES = ("T_cls", "T_rep")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 Paint = Callable[[str, str], str]
 
@@ -25,7 +26,7 @@ def as_text(diagnosis: Mapping[str, Any], *, width: int = 88, colour: bool = Fal
         section(
             "Stop now?", [f"{paint('bold', diagnosis['stop']['answer'])}: {diagnosis['stop']['why']}"], width, paint
         ),
-        section("Clocks", [clock_line(clock) for clock in diagnosis["clocks"]], width, paint),
+        section("Clocks", [*clock_lines(diagnosis["clocks"]), *curve_lines(diagnosis["clocks"])], width, paint),
         section("Why", verdict_lines(diagnosis["verdicts"], ("SUPPORTED", "UNDETERMINED"), paint), width, paint),
         section(
             "Ruled out",
@@ -64,15 +65,50 @@ def section(title: str, lines: Sequence[str], width: int, paint: Paint) -> str:
     return "\n".join([paint("bold", f"{title:<{margin - 1}}") + " " + first, *body[1:]]) + "\n"
 
 
+def clock_lines(clocks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for every clock that is not part of a curve."""
+    return [clock_line(clock) for clock in clocks if not clock["name"].startswith(CURVES)]
+
+
+def curve_lines(clocks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each clock that is a curve: the times (medians over runs) of its thresholds, largest first."""
+    lines = []
+    for name in CURVES:
+        curve = [clock for clock in clocks if clock["name"].startswith(name)]
+        times = [
+            f"{clock['threshold']:g}: {'> ' if clock['censored'] else ''}"
+            f"{clock['last'] if clock['censored'] else clock['value']:g}"
+            for clock in curve
+        ]
+        if curve:
+            rule = f"{spoken(curve[0]['of'])} at most this, {curve[0]['sustained']} in a row"
+            lines.append(f"{name:<11}{curve[0]['unit']} by threshold  {', '.join(times)} ({rule})")
+    return lines
+
+
+def spoken(of: str) -> str:
+    """Return the name of a series as it is said."""
+    return of.replace("heldout", "held-out").replace("_", " ")
+
+
 def clock_line(clock: Mapping[str, Any]) -> str:
     """Return one clock: its time with resolution, or the last step it is known to lie beyond."""
-    rule = f"{clock['of'].replace('heldout', 'held-out').replace('_', ' ')} ≥ {clock['threshold']:g}"
+    rule = f"{spoken(clock['of'])} ≥ {clock['threshold']:g}"
     rule += f" ({clock['sustained']} in a row)" if clock["sustained"] > 1 else " (first crossing; never 5 in a row)"
     time = f"> {clock['last']:g}" if clock["censored"] else f"{clock['value']:g}"
     spacing = f" −{clock['resolution']:g}" if clock["resolution"] else ""
     several = len(clock["per_run"]) > 1
     runs = "; per run " + ", ".join("–" if v is None else f"{v:g}" for v in clock["per_run"]) if several else ""
-    return f"{clock['name']:<11}{clock['unit']} {time + spacing:<12} {rule}{runs}"
+    return f"{clock['name']:<11}{clock['unit']} {time + spacing:<12} {rule}{runs}{bounds_of(clock)}"
+
+
+def bounds_of(clock: Mapping[str, Any]) -> str:
+    """Return the interval of the median over runs, where there are several."""
+    if clock.get("interval") is None:
+        return ""
+    low, high = clock["interval"]
+    beyond = f"> {clock['last']:g}"
+    return f"; 95 % of the median {beyond if low is None else f'{low:g}'} to {beyond if high is None else f'{high:g}'}"
 
 
 def verdict_lines(verdicts: Sequence[Mapping[str, Any]], outcomes: Sequence[str], paint: Paint) -> list[str]:

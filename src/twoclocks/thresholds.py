@@ -65,3 +65,31 @@ LEAD: Final = 0.05  # accuracy by which the held-out-fit probe must lead the nat
 DAMAGED: Final = (
     0.2  # of the best level a probe ever has: a fall smaller than this leaves the features much as they were
 )
+
+# The fast clock
+OUT_OF_EVIDENCE: Final = 6.0  # AICc units by which a law must be worse to be ruled out: odds of about 1 to 20
+GROWN: Final = 0.9  # of its largest value: a gap past it has stopped growing, and the window of growth ends there
+CONSTANT_SHARE: Final = 0.25  # slope of log contraction on log loss within ± which each step takes a constant share
+VELOCITY_MATCHES: Final = 0.1  # measured ÷ predicted velocity of the gap, off 1 by less
+SAME_LR: Final = 0.01  # relative range of a learning rate that counts as constant: a tenth of the velocity's own margin
+EULER_HOLDS: Final = 0.01  # relative residual of the Euler identity from which a run stands at a stationary point
+FLOAT32_FLOOR: Final = 10.0  # times the rounding of a float32 loss, below which that loss measures rounding
+
+# The slow clock
+FEWEST_CLOCK: Final = 3  # evaluations of a clock's series: with fewer nothing can be met three times in a row
+ENDS_AT: Final = 0.9  # of the last step: what was not seen since says nothing of the end
+ROUNDING_SLACK: Final = 1e-12  # relative slack that rounding leaves of 0
+BALANCED: Final = 0.01  # relative slack below which the layers share the map as evenly as they can
+DECAY_LAW: Final = 0.05  # relative error of the balancedness' decay rate against 2 λ_w
+THETA_HALF: Final = 0.05  # θ off ½ by less is an exponential: the power law of θ = .55 is t^−10
+AT_REST: Final = 0.1  # ‖Δθ‖ / (lr λ_w ‖θ‖): the part of the decay that the gradient no longer balances
+CLEARLY_LATER: Final = DELAY  # T_rep ÷ T_cls: as for T_gen ÷ T_fit; less is within what evaluation and seeds move both
+EXPONENT_MATCHES: Final = 0.1  # r against 1 − θ
+
+# Gates
+FROZEN: Final = 0.99  # share of gates that must stay the same over the whole window
+
+# Blocks
+LEADS_AT: Final = 0.95  # share of the evaluations at which the readout must be ahead of a block, or behind it
+MOST_OF_IT: Final = 0.5  # share of the loss decrease from which the readout takes more than all other blocks together
+CERTIFIED: Final = 1.001  # a bound of gradients that is 1 but for features rounded to half precision, 2⁻¹¹ of each

@@ -15,6 +15,11 @@ import numpy as np
 from twoclocks import thresholds as at
 from twoclocks.courses import Course, Dip, trend_at_end
 from twoclocks.runs import Run
+from twoclocks.stats import t_interval
+from twoclocks.trajectory import Float
+
+RATIOS = frozenset({"TC304", "TC305", "TC401", "TC402", "TC404", "TC405", "TC406", "TC601", "TC602", "TC604"})
+LARGEST_LOG = 700.0
 
 
 class Outcome(StrEnum):
@@ -111,7 +116,7 @@ def judge_fit(run: Run) -> Verdict:
     """Judge whether the run fitted its training examples; the effect is the best training share."""
     claim = "the run fitted its training examples"
     if run.train is None:
-        return not_applicable("TC102", claim, "no training loss or accuracy was recorded")
+        return inapplicable("TC102", claim, "no training loss or accuracy was recorded")
     train = run.train
     thresholds = (
         {"training accuracy": at.FIT, "nearly fitted (share)": at.NEARLY_FITTED}
@@ -145,7 +150,7 @@ def judge_generalisation(run: Run) -> Verdict:
     claim = "the run generalised: held-out examples are answered well above chance"
     heldout = run.heldout
     if heldout is None:
-        return not_applicable("TC103", claim, "no held-out loss or accuracy was recorded")
+        return inapplicable("TC103", claim, "no held-out loss or accuracy was recorded")
     evidence = [
         f"best {heldout.title} {heldout.in_unit(heldout.best):.4g} at step {heldout.best_step:g} ({chance_words(heldout)})"
     ]
@@ -190,7 +195,7 @@ def judge_delay(run: Run) -> Verdict:
     """
     claim = "the generalisation came clearly after the fit"
     if run.train is None or run.heldout is None:
-        return not_applicable("TC104", claim, "it takes both a training and a held-out curve")
+        return inapplicable("TC104", claim, "it takes both a training and a held-out curve")
     n = min(len(run.train.step), len(run.heldout.step))
     if run.fit_step is None or run.generalised_step is None or run.heldout_at_fit is None:
         return Verdict(
@@ -235,7 +240,7 @@ def judge_double_descent(run: Run) -> Verdict:
     claim = "the held-out measure got worse and then clearly better again while training went on"
     heldout, dip = run.heldout, run.dip
     if heldout is None:
-        return not_applicable("TC105", claim, "no held-out loss or accuracy was recorded")
+        return inapplicable("TC105", claim, "no held-out loss or accuracy was recorded")
     thresholds = {
         "fall and rise / best": at.DIP, "fall and rise / noise": at.DIP_NOISE, "evaluations": at.DIP_EVALUATIONS,
         "first peak / best": at.DIP_FIRST, "recovered / fallen": at.DIP_RECOVERED,
@@ -293,7 +298,7 @@ def judge_degradation(run: Run) -> Verdict:
     claim = "the held-out measure got worse after its best and did not come back"
     heldout = run.heldout
     if heldout is None:
-        return not_applicable("TC106", claim, "no held-out loss or accuracy was recorded")
+        return inapplicable("TC106", claim, "no held-out loss or accuracy was recorded")
     if heldout.best <= 0:
         return Verdict(
             "TC106",
@@ -332,7 +337,7 @@ def judge_loss_of_generalisation(run: Run) -> Verdict:
     claim = "the run generalised and lost it again, for good or again and again"
     heldout = run.heldout
     if heldout is None or run.generalised_step is None:
-        return not_applicable("TC107", claim, "the run did not come close to a best level and stay there")
+        return inapplicable("TC107", claim, "the run did not come close to a best level and stay there")
     later = heldout.raw[heldout.step >= run.generalised_step]
     lost = float((later < at.LOST * heldout.best).mean())
     end = end_share(heldout) / heldout.best
@@ -379,7 +384,7 @@ def judge_movement(course: Course | None, split: str) -> Verdict:
     )
     what = "gain in share over the last half of the training"
     if course is None:
-        return not_applicable(code, claim, f"no {split} loss or accuracy was recorded")
+        return inapplicable(code, claim, f"no {split} loss or accuracy was recorded")
     half, third = trend_at_end(course), trend_at_end(course, since=2 / 3)
     if not np.isfinite(half.standard_error):
         return Verdict(
@@ -422,6 +427,31 @@ def compared(interval: tuple[float, float], threshold: float) -> Outcome:
     return Outcome.REFUTED if interval[1] <= threshold else Outcome.UNDETERMINED
 
 
+def compared_level(values: Float, interval: tuple[float, float], most: float) -> Outcome:
+    """Return SUPPORTED where a positive level is at most `most` by its interval, REFUTED where it is above.
+
+    The same where every value is at most half of it, or twice it or more: a course that still falls has a wide interval.
+
+    >>> compared_level(np.array([1e-3, 1e-4, 1e-5]), (1e-7, 1.0), 0.01).name
+    'SUPPORTED'
+    """
+    if interval[1] <= most or bool((values <= most / 2).all()):
+        return Outcome.SUPPORTED
+    return Outcome.REFUTED if interval[0] > most or bool((values >= 2 * most).all()) else Outcome.UNDETERMINED
+
+
+def near_one(interval: tuple[float, float], margin: float) -> Outcome:
+    """Return SUPPORTED where a whole interval is within a margin of 1, REFUTED where none of it is, else UNDETERMINED.
+
+    >>> near_one((0.95, 1.02), 0.1).name, near_one((1.2, 1.3), 0.1).name, near_one((1.0, 1.3), 0.1).name
+    ('SUPPORTED', 'REFUTED', 'UNDETERMINED')
+    """
+    low, high = interval
+    if 1 - margin <= low and high <= 1 + margin:
+        return Outcome.SUPPORTED
+    return Outcome.REFUTED if high < 1 - margin or low > 1 + margin else Outcome.UNDETERMINED
+
+
 def judge_curves(run: Run) -> dict[str, Verdict]:
     """Return every verdict that curves alone allow, by code."""
     verdicts = (
@@ -432,25 +462,26 @@ def judge_curves(run: Run) -> dict[str, Verdict]:
     judged = {verdict.code: verdict for verdict in verdicts}
     if judged["TC103"].outcome is Outcome.REFUTED:  # noise around chance has neither a delay, nor a descent, nor a loss
         for code in ("TC104", "TC105", "TC107"):
-            judged[code] = not_applicable(code, judged[code].claim, "the run has not generalised")
+            judged[code] = inapplicable(code, judged[code].claim, "the run has not generalised")
     return judged
 
 
 def over_runs(verdicts: Sequence[Verdict]) -> Verdict:
     """Join one claim judged on several runs: the outcome they agree on, the mean effect and its 95 % t interval over runs.
 
-    The claim is UNDETERMINED where runs disagree.
+    The claim is UNDETERMINED where runs disagree. Effects that are ratios (`RATIOS`) are averaged as logarithms, so that 2
+    and ½ make 1: over 5 runs that scatter by a factor e the interval of their plain mean covers it in 81 % of cases only,
+    that of the geometric mean in 94 %. Only effects of the same thing are averaged, as by the first run that has one.
     """
-    first = verdicts[0]
     if len(verdicts) == 1:
-        return first
+        return verdicts[0]
+    first = next((verdict for verdict in verdicts if verdict.effect is not None), verdicts[0])
     outcomes = {verdict.outcome for verdict in verdicts}
     counts = ", ".join(
         f"{sum(v.outcome is one for v in verdicts)} {one.replace('_', ' ').lower()}" for one in sorted(outcomes)
     )
-    effects = np.array([v.effect for v in verdicts if v.effect is not None and np.isfinite(v.effect)])
-    effect = float(effects.mean()) if len(effects) else None
-    interval = t_interval(effects) if len(effects) > 1 else None
+    same = [v.effect for v in verdicts if v.effect is not None and v.effect_is == first.effect_is]
+    effect, interval = mean_effect(np.array([one for one in same if np.isfinite(one)]), is_ratio=first.code in RATIOS)
     evidence = (
         f"{len(verdicts)} runs: {counts}",
         *(f"run {i}: {v.evidence[0]}" for i, v in enumerate(verdicts) if v.evidence),
@@ -461,12 +492,19 @@ def over_runs(verdicts: Sequence[Verdict]) -> Verdict:
     )
 
 
-def t_interval(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], level: float = 0.95) -> tuple[float, float]:
-    """Return the t interval of a mean over runs."""
-    from scipy.special import stdtrit  # 40 ms that a single run does not pay
+def mean_effect(effects: Float, *, is_ratio: bool) -> tuple[float | None, tuple[float, float] | None]:
+    """Return the mean of effects over runs, of ratios the geometric one, and its interval where there are two or more.
 
-    half = float(stdtrit(len(values) - 1, 0.5 + level / 2) * values.std(ddof=1) / np.sqrt(len(values)))
-    return float(values.mean()) - half, float(values.mean()) + half
+    >>> mean_effect(np.array([0.5, 2.0]), is_ratio=True)[0]
+    1.0
+    """
+    if not len(effects):
+        return None, None
+    if is_ratio and bool((effects > 0).all()):
+        mean, interval = mean_effect(np.log(effects), is_ratio=False)
+        ends = None if interval is None else (float(np.exp(interval[0])), float(np.exp(min(interval[1], LARGEST_LOG))))
+        return None if mean is None else float(np.exp(mean)), ends
+    return float(effects.mean()), t_interval(effects) if len(effects) > 1 else None
 
 
 def following(run: Run) -> float | None:
@@ -525,6 +563,6 @@ def chance_words(course: Course) -> str:
     )
 
 
-def not_applicable(code: str, claim: str, why: str) -> Verdict:
+def inapplicable(code: str, claim: str, why: str) -> Verdict:
     """Return the verdict on a claim that this log cannot carry."""
     return Verdict(code, claim, Outcome.NOT_APPLICABLE, evidence=(why,), overturned_by="recording it")

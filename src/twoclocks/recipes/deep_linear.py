@@ -50,13 +50,13 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         "beta1": Setting(0.9, 0.0, 0.9999, "memory of the mean gradient, for adamw"),
         "beta2": Setting(0.98, 0.0, 0.999999, "memory of the mean squared gradient, for adamw"),
         "weight_decay": Setting(0.5, 0.0, 1e4, "weight decay on every weight, coupled but for adamw"),
-        "steps": Setting(10_000, 1, 10_000_000, "optimiser steps"),
+        "steps": Setting(30_000, 1, 10_000_000, "optimiser steps"),
         "polish": Setting(True, 0, 1, "find the stationary point that the run goes to, where the decay is coupled"),
         "data_seed": Setting(0, 0, 2**62, "seed of the target's singular vectors, or of the split"),
     }
 )
 EXPECTED = Expected("undetermined", None, {})  # nothing is held out; what is known is how the modes relax
-COST = 6.0
+COST = 18.0
 GRADIENTS = MappingProxyType({"flow": 4, "sgd": 1, "adamw": 1})
 
 
