@@ -136,7 +136,7 @@ def level_on_trend(values: ArrayLike, confidence: float = 0.95) -> Level:
     course = finite(values, "values")
     if len(course) < 4:
         raise ValueError(f"a level on a trend needs 4 evaluations or more, got {len(course)}")
-    place = np.arange(len(course)) - (len(course) - 1) / 2
+    place: Float = np.arange(len(course), dtype=np.float64) - (len(course) - 1) / 2
     errors = course - course.mean() - place * float(place @ course) / float(place @ place)
     rho = max(autocorrelation(errors), 0.0)
     together = correlated_energy(np.full(len(course), 1 / len(course)), rho)

@@ -150,15 +150,22 @@ def pairs_of(energies: Float) -> tuple[float, float]:
 
 
 def falls_as_published(ranks: Sequence[Ranks]) -> Part:
-    """Return whether any matrix falls as published, at any weight decay."""
+    """Return whether any matrix falls as published, at any weight decay.
+
+    From a step chosen beforehand it holds; a matrix that does so only from its highest value, which is chosen by looking,
+    leaves it open.
+    """
     shown = [matching(one) for one in ranks]
     words = "; ".join(f"{one.setting.name}: {listed(names)}" for one, names in zip(ranks, shown, strict=True))
     return Part(
         "the stable rank falls from about 36 to 10–12",
-        f"some matrix has a mean over seeds from {BEGINS[0]:g} to {BEGINS[1]:g} at step 0, at step {SATURATES_AT:,} "
-        f"or at its highest, and from {ENDS[0]:g} to {ENDS[1]:g} at the end",
-        agreed(held(bool(names)) for names in shown),
-        words,
+        f"some matrix has a mean over seeds from {BEGINS[0]:g} to {BEGINS[1]:g} at step 0 or {SATURATES_AT:,} and from "
+        f"{ENDS[0]:g} to {ENDS[1]:g} at the end; undetermined if only from where it is highest",
+        agreed(
+            Finding.HOLDS if matching_from_fixed_steps(one) else Finding.OPEN if names else Finding.FAILS
+            for one, names in zip(ranks, shown, strict=True)
+        ),
+        f"from where they are highest: {words}",
     )
 
 
