@@ -198,7 +198,7 @@ def test_json_is_complete_and_parses() -> None:
     } <= set(fields)
     assert fields["clocks"][0] | {"per_run": [100], "last": 11100} == {
         "name": "T_fit", "of": "train_accuracy", "threshold": 0.99, "sustained": 5, "unit": "step", "value": 100,
-        "censored": False, "resolution": 100, "lost_at": None, "per_run": [100], "last": 11100,
+        "censored": False, "resolution": 100, "lost_at": None, "per_run": [100], "last": 11100, "interval": None,
     }  # fmt: skip
     assert "descent" not in fields
     assert all(verdict["outcome"] in set(Outcome) for verdict in fields["verdicts"])

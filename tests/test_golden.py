@@ -22,6 +22,10 @@ def test_the_recorded_run_gets_its_diagnosis() -> None:
     )
     assert {clock.name: (clock.value, clock.resolution) for clock in diagnosis.clocks} == {
         "T_fit": (63, 7), "T_gen_0.9": (794, 44), "T_gen_0.99": (1100, 50),
+        "T_cls_0.3": (71, 8), "T_cls_0.1": (141, 15), "T_cls_0.03": (282, 31), "T_cls_0.01": (398, 43),
+        "T_cls_0.003": (550, 49), "T_cls_0.001": (700, 50), "T_cls_0.0003": (850, 50), "T_cls_0.0001": (1000, 50),
+        "T_cls_3e-05": (1150, 28), "T_cls_1e-05": (1300, 41), "T_cls_3e-06": (None, None),
+        "T_rep_0.3": (800, 200), "T_rep_0.1": (None, None),
     }  # fmt: skip
     outcomes = {verdict.code: str(verdict.outcome) for verdict in diagnosis.verdicts}
     assert outcomes == {
@@ -29,6 +33,10 @@ def test_the_recorded_run_gets_its_diagnosis() -> None:
         "TC106": "REFUTED", "TC107": "REFUTED", "TC108": "REFUTED", "TC109": "UNDETERMINED",
         "TC201": "UNDETERMINED", "TC202": "SUPPORTED",
         "TC203": "REFUTED", "TC204": "REFUTED",
+        "TC301": "UNDETERMINED", "TC302": "SUPPORTED", "TC303": "NOT_APPLICABLE", "TC304": "REFUTED", "TC305": "REFUTED",
+        "TC401": "NOT_APPLICABLE", "TC402": "NOT_APPLICABLE", "TC403": "NOT_APPLICABLE", "TC404": "NOT_APPLICABLE",
+        "TC405": "SUPPORTED", "TC406": "NOT_APPLICABLE", "TC407": "NOT_APPLICABLE", "TC501": "REFUTED",
+        "TC601": "NOT_APPLICABLE", "TC602": "UNDETERMINED", "TC603": "NOT_APPLICABLE", "TC604": "NOT_APPLICABLE",
     }  # fmt: skip
     effects = {verdict.code: verdict.effect for verdict in diagnosis.verdicts}
     assert effects["TC104"] == pytest.approx(794 / 56)  # close to its own best fit at 56, at 0.99 at 63

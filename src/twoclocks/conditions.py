@@ -36,6 +36,7 @@ from twoclocks.trajectory import Array, Float, Series, Snapshot, Trajectory
 if TYPE_CHECKING:
     from torch import Tensor
 
+OBJECTIVE = "F − F_∞"
 MARGINS = ("train_margin_min", "train_margin_q01")
 FEWEST = 8  # evaluations in a window of growth
 SMALLEST, LARGEST_LOG = 1e-300, 700.0  # of a positive number; a value of 0 counts as the smallest
@@ -171,7 +172,8 @@ def conditions_of(trajectory: Trajectory, measured: Mapping[str, Series], clocks
     window = growth_window(trajectory, r)
     tail_of, tail = tail_law(trajectory, measured, clocks, r)
     gradient = positive(trajectory.scalars.get("squared_gradient_norm"), r, ROUNDING)
-    late = None if gradient is None else closing_tail(*gradient)
+    begins = None if tail is None or tail_of != OBJECTIVE else tail.window[0]
+    late = None if gradient is None else tail_from(trajectory, gradient, begins, r)
     gap = positive(measured.get("objective gap"), r, RESOLVED)
     return Conditions(
         window=window,
@@ -180,7 +182,7 @@ def conditions_of(trajectory: Trajectory, measured: Mapping[str, Series], clocks
         contraction=contraction_of(trajectory, window, r),
         kappa=None if late is None else lojasiewicz_exponent(*in_flow_time(trajectory, *late, r)),
         relaxations=0.0 if late is None else float(np.log(late[1][0] / late[1][-1])),
-        phase=phase_of(gap, gradient),
+        phase=phase_of(gap, late),
         tail=tail,
         tail_of=tail_of,
         modes=mode_tails(trajectory, measured, r),
@@ -268,7 +270,7 @@ def tail_law(trajectory: Trajectory, measured: Mapping[str, Series], clocks: Clo
     if gap is not None and len(gap[0]) >= FEWEST:
         rates = polish_of(trajectory).get("slowest_rate")
         slowest = None if not rates or rates[r] is None else [rates[r]]
-        return "F − F_∞", first_told(
+        return OBJECTIVE, first_told(
             judge_tail(*in_flow_time(trajectory, *late, r), rates=slowest)
             for share in (TAIL_FALLEN, *LATER_TAILS)
             if len((late := closing_tail(*gap, share))[0]) >= FEWEST
@@ -310,16 +312,28 @@ def closing_tail(step: Array, values: Float, share: float = TAIL_FALLEN) -> tupl
     return step[first:], values[first:]
 
 
+def tail_from(
+    trajectory: Trajectory, gradient: tuple[Array, Float], begins: float | None, r: int
+) -> tuple[Array, Float]:
+    """Return the squared gradient from where the objective's tail begins, so that all estimates of θ share a window.
+
+    Where no tail of the objective is known it is from where the squared gradient itself has fallen to a tenth.
+    """
+    if begins is not None:
+        chosen = in_flow_time(trajectory, *gradient, r)[0] >= begins
+        if int(chosen.sum()) >= FEWEST:
+            return gradient[0][chosen], gradient[1][chosen]
+    return closing_tail(*gradient)
+
+
 def phase_of(gap: tuple[Array, Float] | None, gradient: tuple[Array, Float] | None) -> Fit | None:
-    """Return θ from the phase plot, at the steps at which the objective's gap and its gradient are both known."""
+    """Return θ from the phase plot, at the steps at which the objective's gap and its gradient's tail are both known."""
     if gap is None or gradient is None:
         return None
-    step, of_gap, of_gradient = np.intersect1d(gap[0], gradient[0], return_indices=True)
-    late = closing_tail(step, gap[1][of_gap])[0]
-    chosen = np.isin(step, late)
-    if int(chosen.sum()) < FEWEST:
+    _, of_gap, of_gradient = np.intersect1d(gap[0], gradient[0], return_indices=True)
+    if len(of_gap) < FEWEST:
         return None
-    return phase_exponent(gap[1][of_gap][chosen], gradient[1][of_gradient][chosen])
+    return phase_exponent(gap[1][of_gap], gradient[1][of_gradient])
 
 
 def mode_tails(trajectory: Trajectory, measured: Mapping[str, Series], r: int) -> tuple[Tail, ...]:

@@ -469,9 +469,10 @@ def judge_curves(run: Run) -> dict[str, Verdict]:
 def over_runs(verdicts: Sequence[Verdict]) -> Verdict:
     """Join one claim judged on several runs: the outcome they agree on, the mean effect and its 95 % t interval over runs.
 
-    The claim is UNDETERMINED where runs disagree. Effects that are ratios (`RATIOS`) are averaged as logarithms, so that 2
-    and ½ make 1: over 5 runs that scatter by a factor e the interval of their plain mean covers it in 81 % of cases only,
-    that of the geometric mean in 94 %. Only effects of the same thing are averaged, as by the first run that has one.
+    The claim is UNDETERMINED where runs to which it applies disagree. Effects that are ratios (`RATIOS`) are averaged as
+    logarithms, so that 2 and ½ make 1: over 5 runs that scatter by a factor e the interval of their plain mean covers it in
+    81 % of cases only, that of the geometric mean in 94 %. Only effects of the same thing are averaged, as by the first run
+    that has one.
     """
     if len(verdicts) == 1:
         return verdicts[0]
@@ -486,7 +487,8 @@ def over_runs(verdicts: Sequence[Verdict]) -> Verdict:
         f"{len(verdicts)} runs: {counts}",
         *(f"run {i}: {v.evidence[0]}" for i, v in enumerate(verdicts) if v.evidence),
     )
-    outcome = first.outcome if len(outcomes) == 1 else Outcome.UNDETERMINED
+    applied = outcomes - {Outcome.NOT_APPLICABLE} or outcomes
+    outcome = next(iter(applied)) if len(applied) == 1 else Outcome.UNDETERMINED
     return replace(
         first, outcome=outcome, effect=effect, interval=interval, n=len(verdicts), unit_of_n="runs", evidence=evidence
     )

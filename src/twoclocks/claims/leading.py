@@ -8,9 +8,10 @@ from functools import partial
 
 import numpy as np
 
-from twoclocks.claims.answers import Answer, Curve, Picture, Table
-from twoclocks.claims.setting import Setting, by_setting, effect_words, judged_part, outcome_words
+from twoclocks.claims.answers import Answer, Curve, Finding, Part, Picture, Table, agreed, held
+from twoclocks.claims.setting import Setting, by_setting, effect_words, outcome_words
 from twoclocks.claims.words import UNKNOWN, listed, mean_words, number
+from twoclocks.stats import t_interval
 from twoclocks.trajectory import Series
 
 GRADIENTS, UPDATES = "gradient_ratio.", "relative_speed_ratio."
@@ -26,8 +27,8 @@ def who_leads(settings: Sequence[Setting]) -> Answer:
         "Does the readout lead?",
         "The readout leads the encoder",
         (
-            judged_part(settings, "TC601", "by gradients: the readout's is larger than every other block's until the fit"),
-            judged_part(settings, "TC602", "by updates: for its size, the readout moves fastest until the fit"),
+            lead_part(settings, GRADIENTS, "by gradients: the readout's is larger than every other block's until the fit"),
+            lead_part(settings, UPDATES, "by updates: for its size, the readout moves fastest until the fit"),
         ),
         lead_words(settings),
         (verdict_table(settings), *(ratio_table(settings, prefix) for prefix in WORDS)),
@@ -40,6 +41,34 @@ def who_leads(settings: Sequence[Setting]) -> Answer:
             "it says nothing.",
         ),
     )  # fmt: skip
+
+
+def lead_part(settings: Sequence[Setting], prefix: str, claim: str) -> Part:
+    """Return whether the readout leads every block until the fit, by its mean ratios over seeds."""
+    found = [lead_finding(setting, prefix) for setting in settings]
+    return Part(
+        claim,
+        "at one weight decay: for every block the t interval over seeds of the mean log ratio until T_fit lies above 0; "
+        "fails if it lies below for some block",
+        agreed(found),
+        "; ".join(f"{s.name}: {one}" for s, one in zip(settings, found, strict=True)),
+    )
+
+
+def lead_finding(setting: Setting, prefix: str) -> Finding:
+    """Return whether the readout leads every block of a setting until the fit, over its seeds."""
+    bounds = []
+    for block in blocks_of([setting], prefix):
+        means = [until_fit(setting, prefix + block, r) for r in range(setting.runs)]
+        known = [math.log(mean) for mean in means if mean is not None]
+        if len(known) < 2 or len(known) < len(means):
+            return Finding.OPEN
+        bounds.append(t_interval(known))
+    if not bounds:
+        return Finding.OPEN
+    if any(high < 0 for _, high in bounds):
+        return Finding.FAILS
+    return held(True if all(low > 0 for low, _ in bounds) else None)
 
 
 def blocks_of(settings: Sequence[Setting], prefix: str) -> list[str]:
