@@ -677,7 +677,8 @@ def test_a_second_shorter_training_from_the_same_weights_replaces_the_first(tmp_
     assert both.last_step == 74
     assert set(both.scalars) == set(alone.scalars)
     for name, series in alone.scalars.items():
-        known = series.step > (1 if name.startswith(("update_size", "loss_decrease")) else -1)  # no update is measured across a restart
+        measured = name.startswith(("update_size", "loss_decrease"))  # not across a restart
+        known = series.step > (1 if measured else -1)
         np.testing.assert_array_equal(both.scalars[name].step, series.step[known])
         np.testing.assert_allclose(both.scalars[name].value, series.value[:, known], rtol=1e-9)
     assert [snapshot.step for snapshot in both.snapshots] == [snapshot.step for snapshot in alone.snapshots]

@@ -12,7 +12,7 @@ from synthetic import ADAMW, COUPLED, LINEAR, clocks_of, evidence, fitted_at, fl
 from twoclocks.clocks import Between
 from twoclocks.conditions import Conditions, balancedness_rates
 from twoclocks.evidence import Evidence
-from twoclocks.fits import Fit, FitOutcome, Tail
+from twoclocks.fits import Fit, FitOutcome
 from twoclocks.slow_verdicts import (
     hull,
     judge_balance,
@@ -25,6 +25,7 @@ from twoclocks.slow_verdicts import (
     judge_tail_law,
     order_outcome,
 )
+from twoclocks.tails import Tail
 from twoclocks.trajectory import Float
 from twoclocks.verdicts import Outcome, Verdict
 

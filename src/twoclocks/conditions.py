@@ -17,12 +17,10 @@ from twoclocks.courses import first_run
 from twoclocks.fits import (
     Fit,
     Growth,
-    Tail,
     clock_exponent,
     decay_rate,
     fit_contraction,
     fit_growth,
-    judge_tail,
     lojasiewicz_exponent,
     phase_exponent,
     power_relation,
@@ -31,6 +29,7 @@ from twoclocks.gate_series import gate_series
 from twoclocks.optimiser_of import is_decay_coupled
 from twoclocks.series import measure
 from twoclocks.stats import autocorrelation, correlated_energy, finite, t_quantile
+from twoclocks.tails import Tail, judge_tail
 from twoclocks.trajectory import Array, Float, Series, Snapshot, Trajectory
 
 if TYPE_CHECKING:

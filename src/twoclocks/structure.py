@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from twoclocks.errors import InputError, nearest
-from twoclocks.fits import Fit, FitOutcome, compare_tails
+from twoclocks.fits import Fit, FitOutcome
 from twoclocks.series import SPLITS, held_by, labels_of, measure, natural_order
+from twoclocks.tails import compare_tails
 from twoclocks.trajectory import Array, Float, Series, Snapshot, Trajectory
 
 if TYPE_CHECKING:
