@@ -185,3 +185,12 @@ def test_an_output_that_cannot_be_written_is_no_traceback() -> None:
     assert done.returncode == 2
     assert "cannot write the output" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_page_is_written_again_over_itself(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    page = tmp_path / "page.html"
+    for _ in range(2):
+        assert cli("diagnose", GROKKING, "--html", page)[0] == 0
+    page.with_suffix(".svg").write_text("not ours")
+    assert cli("diagnose", GROKKING, "--html", page)[0] == 2
+    assert page.with_suffix(".svg").read_text() == "not ours"

@@ -399,3 +399,25 @@ def test_a_folder_is_examined_in_a_fraction_of_a_minute() -> None:
 def test_the_synthetic_settings_are_what_they_say() -> None:
     assert COUPLED["decay"] == LINEAR["decay"] == "coupled" and ADAMW["decay"] == "decoupled"
     assert evidence(trajectory(fitted_at(50, STEP))).clocks is not None
+
+
+def test_no_time_passes_while_the_learning_rate_is_zero() -> None:
+    flow = series("flow_time", STEP, np.minimum(STEP, 200) / 100)
+    time, values = in_flow_time(trajectory(flow), STEP, np.arange(len(STEP), dtype=float), 0)
+    assert time.tolist() == (STEP[:21] / 100).tolist()
+    assert values.tolist() == list(range(21))
+    late = series("flow_time", STEP[5:], STEP[5:] / 100.0)
+    assert in_flow_time(trajectory(late), STEP, np.ones(len(STEP)), 0)[0][0] == 0.5
+
+
+def test_a_gap_that_is_lost_again_begins_to_grow_when_it_comes_back() -> None:
+    margin = np.where(STEP < 60, 1.0, np.where(STEP < 200, -1.0, STEP / 100.0))
+    window = growth_window(trajectory(series("train_margin_min", STEP, margin)), 0)
+    assert window is not None and window[0] == 200
+
+
+def test_a_network_that_decays_to_nothing_is_diagnosed_all_the_same() -> None:
+    run = train(deep_linear(loss="cross-entropy", p=5, steps=300))  # its polished map is 0, so no gap to it has a scale
+    clocks = examine_clocks(run).clocks
+    assert clocks is not None and clocks.structure is None
+    assert any("Schatten" in why for why in clocks.missing)

@@ -155,13 +155,14 @@ def test_another_loss_than_cross_entropy_is_not_asked() -> None:
     assert {verdict.outcome for verdict in judged.values()} == {Outcome.NOT_APPLICABLE}
 
 
-def at_rest(*, off: float = 1.0, **settings: Any) -> Evidence:
-    """Return a run whose recorded pull is `off` times what the Euler identity asks for, at every snapshot."""
+def at_rest(*, off: float = 1.0, force: float = 0.0, **settings: Any) -> Evidence:
+    """Return a run whose pull is `off` times what the Euler identity asks for, with ‖∇F‖ = `force`, at every snapshot."""
     step = np.arange(0, 50, 10)
     rows = [Snapshot(int(s), None, {"readout/weight": np.ones((1, 3, 4)), "weights/a": np.ones((1, 4, 4)),
                                     "weights/b": np.ones((1, 3, 4))}) for s in step]  # fmt: skip
     of = trajectory(
         series("weight_norm", step, np.full(5, 2.0)), series("train_loss", step, np.full(5, 0.3)),
+        series("squared_gradient_norm", step, np.full(5, force**2)),
         settings={**LINEAR, **settings}, snapshots=rows,
     )  # fmt: skip
     pull = series("expected_gap(logits: train)", step, np.full(5, off * 0.5 * 4 / 2))
@@ -173,6 +174,8 @@ def test_the_floor_of_a_loss_at_a_stationary_point() -> None:
     assert verdict.outcome is Outcome.SUPPORTED
     assert verdict.effect == pytest.approx(0, abs=1e-12)
     assert "T_cls(ε) = ∞" in verdict.evidence[1]
+    turning = judge_loss_floor(at_rest(force=0.1), 0)  # ‖θ‖ turns round: ⟨θ, ∇F⟩ = 0 and ∇F is not
+    assert turning.outcome is Outcome.UNDETERMINED
     away = judge_loss_floor(at_rest(off=1.2), 0)
     assert away.outcome is Outcome.UNDETERMINED
     assert away.effect == pytest.approx(0.2)

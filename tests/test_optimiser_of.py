@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from synthetic import trajectory
-from twoclocks.optimiser_of import adam_of, is_decay_coupled, weight_decay_of
+from twoclocks.optimiser_of import adam_of, decay_and_reason, is_decay_coupled, weight_decay_of
 
 
 def of(**settings: Any) -> Any:
@@ -54,3 +54,12 @@ def test_the_settings_of_adam() -> None:
     assert adam_of(of(settings={**betas, "optimizer": "flow"})) is None
     assert adam_of(of(optimizer=recorder("SGD", lr=0.01))) is None
     assert adam_of(of()) is adam_of(of(settings="lost")) is None
+
+
+def test_momentum_is_no_flow() -> None:
+    of = trajectory(settings={"optimizer": {"name": "SGD", "defaults": {"momentum": 0.9, "weight_decay": 0.1}}})
+    assert is_decay_coupled(of) is None
+    assert decay_and_reason(of)[0] is None
+    plain = trajectory(settings={"optimizer": {"name": "SGD", "defaults": {"momentum": 0, "weight_decay": 0.1}}})
+    assert is_decay_coupled(plain) is True
+    assert decay_and_reason(plain) == (0.1, "")

@@ -153,7 +153,8 @@ def judge_certificate(evidence: Evidence, r: int) -> Verdict:
     """
     code, claim = (
         "TC604",
-        "the weights' sizes alone certify that the readout's gradient leads the embedding's until the fit",
+        "until the fit the weights' sizes alone certify, for the loss of every single example, that the readout's gradient is "
+        "larger than the embedding's",
     )
     series = evidence.measured.get("readout_lead_certificate(least)")
     if series is None:

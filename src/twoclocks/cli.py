@@ -262,7 +262,7 @@ def check_page(path: Path) -> None:
         if (
             target.is_file()
             and target.stat().st_size
-            and not target.read_bytes()[:100].lstrip().lower().startswith((b"<!doctype html", b"<?xml"))
+            and not target.read_bytes()[:100].lstrip().lower().startswith((b"<!doctype html", b"<?xml", b"<svg"))
         ):
             raise InputError(f"{target} exists and is not a page; it is left as it is, choose another name")
 

@@ -275,6 +275,8 @@ def read_clocks(
     >>> read_clocks(run, loss=decades(-1, -3)).classifier.times[2].value  # ln 1000 / 0.5 = 13.8
     14
     """
+    if not isinstance(trajectory, Trajectory):
+        raise InputError(f"read_clocks: expected a Trajectory, as tc.load gives it, got {type(trajectory).__name__}")
     epsilons, etas = checked_thresholds("loss", loss), checked_thresholds("gap", gap)
     series, why = structure_of(trajectory, structure)
     scalars = trajectory.scalars
@@ -311,10 +313,15 @@ def structure_of(trajectory: Trajectory, structure: str | Series | None) -> tupl
     """Return the structural gap that was asked for, or by default the one to look at first, and why there is none."""
     if isinstance(structure, Series):
         return structure, ()
-    name = default_structure(trajectory) if structure is None else structure
+    if structure is not None:
+        return structural_gap(trajectory, structure), ()
+    name = default_structure(trajectory)
     if name is None:
         return None, ("no snapshots with features, readout and repeated labels were recorded, of which S is measured",)
-    return structural_gap(trajectory, name), ()
+    try:
+        return structural_gap(trajectory, name), ()
+    except InputError as refused:  # nobody asked for this gap, so that it cannot be had is no error of theirs
+        return None, (str(refused),)
 
 
 def is_empty(series: Series | None) -> bool:

@@ -194,21 +194,34 @@ def conditions_of(trajectory: Trajectory, measured: Mapping[str, Series], clocks
 def growth_window(trajectory: Trajectory, r: int) -> tuple[float, float] | None:
     """Return the steps on which the smallest gap grows: from where it stays positive until it reaches 0.9 of its largest.
 
-    It stays positive from the first of five such evaluations in a row, from which on every training example is answered
-    rightly; before that no theorem speaks. The end is read from medians of three.
+    It stays positive from the first of five such evaluations in a row after which it is never lost for five in a row, from
+    which on every training example is answered rightly; before that no theorem speaks. The end is read from medians of
+    three.
     """
     margin = trajectory.scalars.get(MARGINS[0])
     if margin is None:
         return None
     known = np.isfinite(margin.value[r])
     step, values = margin.step[known], margin.value[r][known]
-    first = first_run(values > 0, SUSTAINED)
+    begin = after_last_run(values <= 0, SUSTAINED)
+    first = first_run(values[begin:] > 0, SUSTAINED)
+    first = None if first is None else begin + first
     if first is None or len(step) - first < FEWEST:
         return None
     after = values[first:]
     smooth = np.array([np.median(after[max(0, i - 1) : i + 2]) for i in range(len(after))])
     grown = int((smooth >= at.GROWN * smooth.max()).argmax())
     return float(step[first]), float(step[first + grown])
+
+
+def after_last_run(met: Array, length: int) -> int:
+    """Return the place after the last run of `length` true values, 0 where there is none.
+
+    >>> after_last_run(np.array([True, True, False, True]), 2)
+    2
+    """
+    ends = [i + length for i in range(len(met) - length + 1) if met[i : i + length].all()]
+    return ends[-1] if ends else 0
 
 
 def growth_of(trajectory: Trajectory, name: str, window: tuple[float, float] | None, r: int) -> Growth | None:
@@ -542,8 +555,19 @@ def inside(series: Series, r: int, low: float, high: float) -> tuple[Array, Floa
 
 
 def in_flow_time(trajectory: Trajectory, step: Array, values: Float, r: int) -> tuple[Float, Float]:
-    """Return flow times and values at some steps; the steps themselves where flow time was not recorded."""
+    """Return flow times and values at some steps; the steps themselves where flow time was not recorded.
+
+    A moment outside what was recorded of flow time is left out, and so is one at which it has not grown since the moment
+    before: while the learning rate is 0 no time passes.
+    """
     flow = trajectory.scalars.get("flow_time")
     if flow is None:
         return np.asarray(step, np.float64), values
-    return np.interp(step, flow.step, flow.value[min(r, flow.runs - 1)]), values
+    of_run = flow.value[min(r, flow.runs - 1)]
+    known = np.isfinite(of_run)
+    if not known.any():
+        return np.asarray(step, np.float64), values
+    inside_flow = (step >= flow.step[known][0]) & (step <= flow.step[known][-1])
+    time, values = np.interp(step[inside_flow], flow.step[known], of_run[known]), values[inside_flow]
+    passes = np.diff(np.maximum.accumulate(time), prepend=-np.inf) > 0
+    return time[passes], values[passes]

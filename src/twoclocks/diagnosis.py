@@ -16,7 +16,7 @@ import numpy as np
 from twoclocks import thresholds as at
 from twoclocks.advice import Stop, cannot_tell, measure_next, stop_of
 from twoclocks.block_verdicts import judge_blocks
-from twoclocks.clocks import ClockCurve, HittingTime, Step, censored_times, reported_time
+from twoclocks.clocks import FEWEST_RUNS, ClockCurve, HittingTime, Step, censored_times, reported_time
 from twoclocks.errors import InputError
 from twoclocks.evidence import Evidence, examine
 from twoclocks.fast_verdicts import judge_fast
@@ -40,9 +40,9 @@ SCHEMA = 1
 class Clock:
     """A hitting time as it is reported: the first sustained crossing of a threshold, or censored.
 
-    `value` is the median over runs (None where most runs are censored), `per_run` one time a run (None: censored),
-    `last` the last evaluation: a censored time is later than that. `interval` is the 95 % Kaplan–Meier interval of the
-    median over runs, None for one run; a bound that is None lies beyond the last evaluation.
+    `value` is the median over runs (None where most runs are censored), `per_run` one time a run (None: censored), `last`
+    the last evaluation: a censored time is later than that. `interval` is the 95 % Kaplan–Meier interval of the median over
+    runs, None for fewer than five, whose range does not reach 95 %; a bound that is None lies beyond the last evaluation.
     """
 
     name: str
@@ -248,8 +248,8 @@ def clocks_on(curve: ClockCurve, unit: str) -> tuple[Clock, ...]:
 
 
 def clock_of(name: str, of: str, threshold: float, time: HittingTime, unit: str) -> Clock:
-    """Return a hitting time as it is reported; several runs have the interval of their median, censored ones counted."""
-    interval = None if time.runs == 1 else kaplan_meier_median(*censored_times(time)).interval
+    """Return a hitting time as it is reported; of five runs or more with the interval of their median."""
+    interval = None if time.runs < FEWEST_RUNS else kaplan_meier_median(*censored_times(time)).interval
     return Clock(
         name, of, threshold, time.sustained, unit, time.value, time.censored, time.resolution, time.lost_at, time.last,
         time.values, interval,

@@ -53,14 +53,16 @@ def decay_and_reason(trajectory: Trajectory) -> tuple[float | None, str]:
             None,
             f"{optimizer_name(trajectory)} rescales its decay by the gradient's size, so 1/(lr λ_w) is no time of it",
         )
+    if optimizer_name(trajectory) == "SGD" and momentum_of(trajectory):
+        return None, "momentum makes every step longer than its learning rate, so Σ lr λ_w is no time of the decay"
     return decay, ""
 
 
 def is_decay_coupled(trajectory: Trajectory) -> bool | None:
     """Return whether weight decay is part of the gradient of a flow, so that F = loss + (λ_w/2) ‖θ‖² descends.
 
-    True for SGD, False for AdamW, whose decay is decoupled; None where it is unknown, and for Adam, which adds the decay
-    to the gradient and then divides it by the gradient's size, so that no F descends.
+    True for SGD, False for AdamW, whose decay is decoupled; None where it is unknown, for Adam, which adds the decay to the
+    gradient and then divides it by the gradient's size, and for SGD with momentum, which is no flow: F need not descend.
 
     >>> from twoclocks.trajectory import Source
     >>> is_decay_coupled(Trajectory(Source("x", "csv", 0), {}, settings={"optimizer": {"name": "AdamW"}}))
@@ -72,7 +74,12 @@ def is_decay_coupled(trajectory: Trajectory) -> bool | None:
     is_decoupled = nested(trajectory.settings, "optimizer", "defaults", "decoupled_weight_decay") is True
     if name in DECOUPLED or is_decoupled:
         return False
-    return True if name == "SGD" else None
+    return True if name == "SGD" and not momentum_of(trajectory) else None
+
+
+def momentum_of(trajectory: Trajectory) -> float:
+    """Return the momentum of SGD, 0 where there is none."""
+    return float(nested(trajectory.settings, "optimizer", "defaults", "momentum") or 0.0)
 
 
 def optimizer_name(trajectory: Trajectory) -> str:

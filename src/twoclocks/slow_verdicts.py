@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twoclocks import thresholds as at
-from twoclocks.clocks import Between, HittingTime, over
+from twoclocks.clocks import Between, HittingTime, is_cross_entropy, over
 from twoclocks.conditions import log_level
 from twoclocks.optimiser_of import is_decay_coupled, weight_decay_of
 from twoclocks.trajectory import Array, Float, Series
@@ -154,7 +154,9 @@ def judge_tail_law(evidence: Evidence, r: int) -> Verdict:
         code, claim, tail_outcome(conditions),
         effect_is="Łojasiewicz exponent θ of the tail", effect=theta, interval=interval,
         n=0 if tail.comparison is None else max((fit.n for fit in tail.comparison.fits.values()), default=0),
-        evidence=tuple(tail_rows(conditions, weight_decay_of(evidence.trajectory))),
+        evidence=tuple(
+            tail_rows(conditions, weight_decay_of(evidence.trajectory), is_cross_entropy(evidence.trajectory))
+        ),
         overturned_by="a tail longer by a decade of time, or the rates of its modes",
     )  # fmt: skip
 
@@ -179,7 +181,7 @@ def is_exponential(conditions: Conditions) -> bool:
     return bool(low >= 0.5 - at.THETA_HALF and high <= 0.5 + at.THETA_HALF)
 
 
-def tail_rows(conditions: Conditions, decay: float | None) -> list[str]:
+def tail_rows(conditions: Conditions, decay: float | None, of_cross_entropy: bool) -> list[str]:
     """Say which law the tail follows, what speaks against the others, and what the other estimates of θ are."""
     tail = conditions.tail
     rows = [] if tail is None else [f"{conditions.tail_of}: {tail.verdict}" + (f"; {tail.why}" if tail.why else "")]
@@ -188,7 +190,7 @@ def tail_rows(conditions: Conditions, decay: float | None) -> list[str]:
             rows.append(f"{name}: θ {fit.parameters['theta']:.4g}")
     if conditions.modes:
         rows.append("slowest singular values, one by one: " + ", ".join(mode.verdict for mode in conditions.modes))
-    if decay == 0:
+    if decay == 0 and of_cross_entropy:
         rows.append("without weight decay there is no finite limit: the law is of an approach to infinity")
     return rows
 
@@ -216,7 +218,7 @@ def judge_rest(evidence: Evidence, r: int) -> Verdict:
     if decay is None:
         return inapplicable(code, claim, "the weight decay is not known")
     if decay == 0:
-        return inapplicable(code, claim, "there is no weight decay, so nothing brings the weights to rest")
+        return inapplicable(code, claim, "there is no weight decay to balance the gradient against")
     if coupled is None:
         return inapplicable(code, claim, "it is not known how the decay acts, coupled or decoupled")
     what, step, residual = gradient_residual(evidence, r, decay) if coupled else ("", np.empty(0), np.empty(0))
@@ -274,8 +276,8 @@ def judge_order(evidence: Evidence, r: int) -> Verdict:
 
     Each clock struck between the last evaluation before its threshold was first met and the one from which it was met for
     good. SUPPORTED where all of the quotient that this leaves open is 2 or more at every threshold that one of them met,
-    REFUTED where all of it is below 2. Of 200 pairs of equal clocks, each with lognormal noise of 25 %, at most 5 % are
-    SUPPORTED, one run or five.
+    and both met one: a structural gap that never closes says nothing of when. REFUTED where all of it is below 2. Of 200
+    pairs of equal clocks, each with lognormal noise of 25 %, at most 5 % are SUPPORTED, one run or five.
     """
     code, claim = (
         "TC405",
@@ -296,8 +298,11 @@ def judge_order(evidence: Evidence, r: int) -> Verdict:
     ]
     told = [over(b, a) for _, a, b, early, late in pairs if early is not None or late is not None]
     ratios = [b / a for *_, a, b in pairs if a and b]
+    outcome = order_outcome(told)
+    if outcome is Outcome.SUPPORTED and not ratios:
+        outcome = Outcome.UNDETERMINED  # a gap that never closes at all has no clock that could be late
     return Verdict(
-        code, claim, order_outcome(told),
+        code, claim, outcome,
         effect_is=f"T_rep ÷ T_cls, median over thresholds both reached ({clocks.representation.of})",
         effect=float(np.median(ratios)) if ratios else None, interval=hull(told), n=len(told), unit_of_n="thresholds",
         thresholds={"T_rep / T_cls": at.CLEARLY_LATER},

@@ -24,6 +24,7 @@ RANK, ENERGY = "stable rank gap", "Schatten energy gap"
 STRUCTURES = (RULE, SCATTER, COLLAPSE, RANK, ENERGY)
 PRODUCT = "end_to_end: product of the weights"
 LOGITS = "end_to_end: logits on recorded examples"
+VANISHED = 1e-9  # largest singular value of a polished map that is 0: polishing to ‖∇F‖ of 1e-12 tells no less from it
 FLOOR_KNOWN = 0.1  # of a fitted limit: one that is known less well leaves no gap of a tenth to be seen
 PREFERRED_BY = 2.0  # AICc units by which a law with a floor must be better than every law without
 
@@ -280,7 +281,7 @@ def checked(limit: Limit, name: str, trajectory: Trajectory) -> Limit:
 
 def polished_value(name: str, spectrum: Float | None, depth: int) -> float:
     """Return the stable rank or the Schatten energy of a polished map from its singular values; NaN where there is none."""
-    if spectrum is None or not np.isfinite(spectrum).all() or not spectrum.any():
+    if spectrum is None or not np.isfinite(spectrum).all() or spectrum.max() <= VANISHED:
         return float("nan")
     import torch  # as above
 

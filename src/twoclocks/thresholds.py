@@ -69,7 +69,9 @@ DAMAGED: Final = (
 # The fast clock
 OUT_OF_EVIDENCE: Final = 6.0  # AICc units by which a law must be worse to be ruled out: odds of about 1 to 20
 GROWN: Final = 0.9  # of its largest value: a gap past it has stopped growing, and the window of growth ends there
-CONSTANT_SHARE: Final = 0.25  # slope of log contraction on log loss within ± which each step takes a constant share
+CONSTANT_SHARE: Final = (
+    1.5  # factor by which the share of the loss taken a step may change over a window and be constant
+)
 VELOCITY_MATCHES: Final = 0.1  # measured ÷ predicted velocity of the gap, off 1 by less
 SAME_LR: Final = 0.01  # relative range of a learning rate that counts as constant: a tenth of the velocity's own margin
 EULER_HOLDS: Final = 0.01  # relative residual of the Euler identity from which a run stands at a stationary point

@@ -34,11 +34,12 @@ def who_leads(settings: Sequence[Setting]) -> Answer:
         (verdict_table(settings), *(ratio_table(settings, prefix) for prefix in WORDS)),
         tuple(ratio_picture(settings, prefix) for prefix in WORDS),
         (
-            "A mean ratio is geometric, over the evaluations of the window, which are spaced in log time. Under "
-            "Adam the scale of a gradient does not reach the update, so only updates say who moves faster. TC603: "
-            "the readout's share of the first-order decrease of the loss until the fit. TC604: ‖h‖ ÷ "
-            "(‖B‖₂‖W‖₂‖U‖₂), least over pairs and snapshots; above 1 it certifies the lead by gradients, below 1 "
-            "it says nothing.",
+            "The parts are judged over seeds: the verdicts on single runs, which leave a lead that bends over the "
+            "window open, were seen first. A mean ratio is geometric, over the evaluations of the window, which are "
+            "spaced in log time. Under Adam the scale of a gradient does not reach the update, so only updates say "
+            "who moves faster. TC603: the readout's share of the first-order decrease of the loss until the fit. "
+            "TC604: ‖h‖ ÷ (‖B‖₂‖W‖₂‖U‖₂), least over pairs and snapshots; above 1 it certifies the lead by gradients,"
+            " below 1 it says nothing.",
         ),
     )  # fmt: skip
 

@@ -140,8 +140,8 @@ def preface(ordered: Sequence[Setting], seeds: int) -> tuple[str, ...]:
         f"and split at each decay), {words}; {versions}. The source states neither the training fraction, nor how "
         "pairs are split, nor the hidden width: those are ours, and a claim that fails here may hold for others.",
         "**Outcomes**: a claim is taken apart into parts, each with a rule that can fail. A part holds if it does "
-        "in every run, holds in part if it does in some, does not hold if it does in none and fails in at least "
-        "half, and is undetermined otherwise. A claim holds if all its parts do, holds in part if some part does "
+        "in every run, holds in part if it does in half or more, does not hold if else it fails in at least half, and "
+        "is undetermined otherwise. A claim holds if all its parts do, holds in part if some part does "
         "at least in part, does not hold if none does and some fail, and is undetermined otherwise. What was asked "
         "besides is judged alike and does not count.",
         "**Numbers** are means over seeds with 95 % t intervals. Times are medians with the interval of the median "

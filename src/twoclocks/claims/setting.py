@@ -16,7 +16,7 @@ from twoclocks.stats import t_interval
 from twoclocks.trajectory import Float, Series, Trajectory
 from twoclocks.verdicts import Verdict, over_runs
 
-LOSSES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+LOSSES = (0.5, 0.3, 0.2, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 GAPS = (0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.001)
 SATURATED = 2.0  # times its final level (the median of the last tenth), at which a loss counts as saturated
 FALL_BEGINS, FALL_ENDS = 0.9, 0.01  # of the peak of the held-out loss

@@ -20,12 +20,17 @@ BEGINNINGS = {
     "speeds": ("update_size.",),
     "leads": ("gradient_ratio.", "relative_speed_ratio.", "readout_lead_certificate"),
     "decreases": ("loss_decrease_share.",),
-    "gates": ("gate_", "whole_pattern_share"),
+    "gates": ("gate_agreement(", "gate_jaccard(", "gate_flips", "whole_pattern_share"),
     "structure": ("structural gap",),
     "balance": ("relative_slack", "balancedness_defect"),
     "objective": ("objective gap", "schatten objective gap", "slack"),
 }
-INGREDIENTS = ("gradient_norm.", "squared_gradient_norm")  # what other series are made of
+INGREDIENTS = (
+    "gradient_norm.",
+    "squared_gradient_norm",
+    "gate_agreement_error",
+    "gate_jaccard_error",
+)  # what other series are made of
 # What the beginning of a name becomes in a panel whose title says it already.
 SAID = {
     "update_size.": "",
