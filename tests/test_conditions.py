@@ -421,3 +421,13 @@ def test_a_network_that_decays_to_nothing_is_diagnosed_all_the_same() -> None:
     clocks = examine_clocks(run).clocks
     assert clocks is not None and clocks.structure is None
     assert any("Schatten" in why for why in clocks.missing)
+
+
+def test_objective_reduced_objective_and_slack_are_kept_apart() -> None:
+    run = train(deep_linear(init="random", spectrum="2,1", steps=2000))
+    series = measured_conditions(run)
+    whole, reduced, slack = (series[name] for name in ("objective gap", "schatten objective gap", "slack"))
+    at_snapshots = whole.value[:, np.isin(whole.step, reduced.step)]
+    np.testing.assert_allclose(at_snapshots, reduced.value + 0.25 * slack.value, rtol=1e-9, equal_nan=True)
+    assert slack.value[0, 0] > 0.1 and reduced.value[0, 0] > 0  # random layers do not share their map evenly
+    assert slack.value[0, -1] < 1e-6

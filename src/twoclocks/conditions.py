@@ -26,7 +26,7 @@ from twoclocks.fits import (
     power_relation,
 )
 from twoclocks.gate_series import gate_series
-from twoclocks.optimiser_of import is_decay_coupled
+from twoclocks.optimiser_of import is_decay_coupled, weight_decay_of
 from twoclocks.series import measure
 from twoclocks.stats import autocorrelation, correlated_energy, finite, t_quantile
 from twoclocks.tails import Tail, judge_tail
@@ -434,7 +434,26 @@ def linear_series(trajectory: Trajectory) -> dict[str, Series]:
     }
     series = {"relative_slack": Series("relative_slack", "share of Σ‖W‖²", slack.step, slack.value)}
     series |= layers | {"singular_values(weights)": measure(trajectory, singular_values_of_map)}
-    return series | pull_of(trajectory)
+    return series | pull_of(trajectory) | reduced_objective(trajectory)
+
+
+def reduced_objective(trajectory: Trajectory) -> dict[str, Series]:
+    """Return the slack N, and E − F_∞ with E = F − (λ_w / 2) N: what F would be if the layers shared their map evenly.
+
+    F = E + (λ_w / 2) N, and at a stationary point that is balanced E_∞ = F_∞. Empty where F, λ_w or F_∞ is not known.
+    """
+    from twoclocks.measures.balance import schatten_slack
+
+    gap, decay = objective_gap(trajectory).get("objective gap"), weight_decay_of(trajectory)
+    if gap is None or not decay:
+        return {}
+    slack = measure(trajectory, schatten_slack)
+    step, of_gap, of_slack = np.intersect1d(gap.step, slack.step, return_indices=True)
+    reduced = gap.value[:, of_gap] - 0.5 * decay * slack.value[:, of_slack]
+    return {
+        "slack": Series("slack", "squared weights", slack.step, slack.value),
+        "schatten objective gap": Series("schatten objective gap", "of the objective", step, reduced),
+    }
 
 
 def pull_of(trajectory: Trajectory) -> dict[str, Series]:
