@@ -80,7 +80,7 @@ class Recipe:
     @property
     def cost_words(self) -> str:
         """Return the cost as a person reads it."""
-        return f"about {self.cost:.2g} s a run on one core"
+        return f"about {float(f'{self.cost:.2g}'):,.15g} s a run on one core"
 
     @property
     def described(self) -> dict[str, Any]:
