@@ -30,7 +30,6 @@ from twoclocks.conditions import (
     closing_tail,
     growth_window,
     in_flow_time,
-    largest_singular_value,
     level_of,
     level_on_trend,
     linear_until,
@@ -211,15 +210,6 @@ def test_the_certificate_of_zero_or_broken_weights_is_not_known() -> None:
     assert np.isfinite(values[0, 0]) and np.isnan(values[1, 0])
     zero = embedding_moment(3, scale=0.0)
     assert np.isnan(certificate_of(trajectory(snapshots=[zero]))["readout_lead_certificate(least)"].value).all()
-
-
-@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (5, 5)])
-def test_the_largest_singular_value_is_that_of_an_svd(shape: tuple[int, int]) -> None:
-    matrix = np.random.default_rng(0).normal(size=shape)
-    assert largest_singular_value(matrix) == pytest.approx(np.linalg.svd(matrix)[1][0], rel=1e-12)
-    assert largest_singular_value(np.outer(np.ones(shape[0]), np.ones(shape[1]))) == pytest.approx(
-        math.sqrt(math.prod(shape))
-    )
 
 
 def linear_moments(runs: int, *, depth: int = 2, rank: int = 3) -> list[Snapshot]:

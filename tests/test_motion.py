@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from twoclocks.measures.motion import (
     Blocks,
+    gain,
     gradient_bounds,
     gradient_ratio,
     loss_decrease_shares,
@@ -182,3 +183,10 @@ def test_what_does_not_fit_is_refused_in_words() -> None:
         with pytest.raises(ValueError, match=words):
             refused()
     assert len(refusals) == 7
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (5, 5)])
+def test_the_gain_is_the_largest_singular_value_of_an_svd(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert float(gain(matrix)) == pytest.approx(float(torch.linalg.svdvals(matrix)[0]), rel=1e-12)
+    assert float(gain(torch.ones(shape))) == pytest.approx(math.sqrt(math.prod(shape)))

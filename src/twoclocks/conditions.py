@@ -515,6 +515,8 @@ def certificates_at(snapshot: Snapshot) -> list[tuple[float, float]]:
     """Return the least and the median certificate over examples, run by run; NaN where a tensor is not finite."""
     import torch
 
+    from twoclocks.measures.motion import gain
+
     hidden, readout = snapshot.tensors["weights/hidden.weight"], snapshot.tensors["readout/weight"]
     is_summed = snapshot.tensors["weights/embedding.weight"].shape[2] == hidden.shape[2]
     mixing, found = 2.0 if is_summed else 2.0**0.5, []
@@ -523,21 +525,10 @@ def certificates_at(snapshot: Snapshot) -> list[tuple[float, float]]:
         if not (np.isfinite(first).all() and np.isfinite(second).all() and bool(sizes.isfinite().all())):
             found.append((math.nan, math.nan))
             continue
-        gain = mixing * largest_singular_value(first) * largest_singular_value(second)
-        certificate = torch.where(sizes > 0, sizes / gain, 0.0) if gain > 0 else torch.full_like(sizes, math.nan)
+        limit = mixing * float(gain(torch.from_numpy(np.array(first)), torch.from_numpy(np.array(second))))
+        certificate = torch.where(sizes > 0, sizes / limit, 0.0) if limit > 0 else torch.full_like(sizes, math.nan)
         found.append((float(certificate.min()), float(certificate.median())))
     return found
-
-
-def largest_singular_value(matrix: Array) -> float:
-    """Return ‖W‖₂ as the root of the largest eigenvalue of the smaller Gram matrix, in float64: half the time of an SVD.
-
-    >>> largest_singular_value(np.array([[3.0, 0.0], [4.0, 0.0]]))
-    5.0
-    """
-    wide = np.asarray(matrix, np.float64)
-    gram = wide @ wide.T if len(wide) <= wide.shape[1] else wide.T @ wide
-    return math.sqrt(max(float(np.linalg.eigvalsh(gram)[-1]), 0.0))
 
 
 def is_linear(trajectory: Trajectory) -> bool:
@@ -547,12 +538,8 @@ def is_linear(trajectory: Trajectory) -> bool:
 
 def polish_of(trajectory: Trajectory) -> Mapping[str, Any]:
     """Return the record of the stationary points that the runs were polished to, empty where there is none."""
-    return mapping(trajectory.settings.get("polish"))
-
-
-def mapping(value: Any) -> Mapping[str, Any]:
-    """Return a mapping as it is, and anything else as an empty one."""
-    return value if isinstance(value, Mapping) else {}
+    record = trajectory.settings.get("polish")
+    return record if isinstance(record, Mapping) else {}
 
 
 def positive(series: Series | None, r: int, resolution: float) -> tuple[Array, Float] | None:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from twoclocks.measures.spectrum import check_matrix
+from twoclocks.measures.spectrum import check_matrix, singular_values
 
 Block = Mapping[str, Tensor]
 Blocks = Mapping[str, Block]
@@ -173,7 +173,7 @@ def readout_lead_certificate(features: Tensor, *, readout: Tensor, hidden: Tenso
 
 def gain(*matrices: Tensor) -> Tensor:
     """Return the product of the spectral norms, the most by which the matrices together lengthen a vector."""
-    return torch.stack([torch.linalg.matrix_norm(matrix.detach().double(), 2) for matrix in matrices]).prod()
+    return torch.stack([singular_values(matrix)[0] for matrix in matrices]).prod()
 
 
 def lengths(rows: Tensor) -> Tensor:

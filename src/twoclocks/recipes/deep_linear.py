@@ -27,7 +27,16 @@ from twoclocks.training.linear import (
     random_rotation,
     square_target,
 )
-from twoclocks.training.recipe import Expected, Problem, Recipe, SaveAt, Setting, numbers_of, resolve_settings
+from twoclocks.training.recipe import (
+    Expected,
+    Problem,
+    Recipe,
+    SaveAt,
+    Setting,
+    defaults_of,
+    numbers_of,
+    resolve_settings,
+)
 from twoclocks.training.tasks import modular_addition_task
 
 NAME = "deep-linear"
@@ -75,7 +84,7 @@ def deep_linear(*, weight_decay: float = 0.5, **settings: Any) -> Recipe:
     """
     resolved = resolve_settings(NAME, SETTINGS, {"weight_decay": weight_decay, **settings})
     check_fit(resolved)
-    defaults = {name: setting.default for name, setting in SETTINGS.items()}
+    defaults = defaults_of(SETTINGS)
     steps = int(resolved["steps"])
     return Recipe(
         name=NAME,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from twoclocks.training.models import embedding_mlp
-from twoclocks.training.recipe import Expected, Problem, Recipe, SaveAt, Setting, resolve_settings
+from twoclocks.training.recipe import Expected, Problem, Recipe, SaveAt, Setting, defaults_of, resolve_settings
 from twoclocks.training.tasks import modular_addition_task
 
 NAME = "modular-addition"
@@ -48,7 +48,7 @@ def modular_addition(*, weight_decay: float = 1.0, **settings: Any) -> Recipe:
     900
     """
     resolved = resolve_settings(NAME, SETTINGS, {"weight_decay": weight_decay, **settings})
-    is_default = all(resolved[name] == setting.default for name, setting in SETTINGS.items())
+    defaults = defaults_of(SETTINGS)
     return Recipe(
         name=NAME,
         title="Modular addition with an embedding MLP",
@@ -56,8 +56,8 @@ def modular_addition(*, weight_decay: float = 1.0, **settings: Any) -> Recipe:
         settings=resolved,
         save_at=SaveAt(per_decade=20, every=50, snapshots_per_decade=5, snapshot_every=200, examples=4096),
         problem=problem,
-        cost=COST * work(resolved) / work({name: setting.default for name, setting in SETTINGS.items()}),
-        expected=EXPECTED if is_default else None,
+        cost=COST * work(resolved) / work(defaults),
+        expected=EXPECTED if resolved == defaults else None,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from twoclocks.training.models import embedding_mlp
-from twoclocks.training.recipe import Expected, Problem, Recipe, SaveAt, Setting, resolve_settings
+from twoclocks.training.recipe import Expected, Problem, Recipe, SaveAt, Setting, defaults_of, resolve_settings
 from twoclocks.training.tasks import modular_addition_task
 
 NAME = "modular-addition-published"
@@ -47,8 +47,8 @@ def modular_addition_published(*, weight_decay: float = 1.0, **settings: Any) ->
     15000
     """
     resolved = resolve_settings(NAME, SETTINGS, {"weight_decay": weight_decay, **settings})
-    others = {name: setting.default for name, setting in SETTINGS.items() if name != "weight_decay"}
-    is_published = others.items() <= resolved.items() and 0.6 <= float(resolved["weight_decay"]) <= 1.0
+    others = {**defaults_of(SETTINGS), "weight_decay": resolved["weight_decay"]}
+    is_published = resolved == others and 0.6 <= float(resolved["weight_decay"]) <= 1.0
     return Recipe(
         name=NAME,
         title="Modular addition as published for the two clocks",

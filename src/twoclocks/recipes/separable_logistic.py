@@ -22,7 +22,7 @@ from twoclocks.training.linear import (
     random_layers,
     random_rotation,
 )
-from twoclocks.training.recipe import Expected, Problem, Recipe, SaveAt, Setting, resolve_settings
+from twoclocks.training.recipe import Expected, Problem, Recipe, SaveAt, Setting, defaults_of, resolve_settings
 
 NAME = "separable-logistic"
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
@@ -58,7 +58,7 @@ def separable_logistic(*, weight_decay: float = 0.0, **settings: Any) -> Recipe:
     resolved = resolve_settings(NAME, SETTINGS, {"weight_decay": weight_decay, **settings})
     if resolved["classes"] > resolved["d"]:
         raise InputError(f"recipe {NAME}: d must be at least classes = {resolved['classes']}, got {resolved['d']}")
-    defaults = {name: setting.default for name, setting in SETTINGS.items()}
+    defaults = defaults_of(SETTINGS)
     steps = int(resolved["steps"])
     return Recipe(
         name=NAME,

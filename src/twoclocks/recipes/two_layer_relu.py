@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from twoclocks.training.models import two_hot_mlp
-from twoclocks.training.recipe import Expected, Problem, Recipe, SaveAt, Setting, resolve_settings
+from twoclocks.training.recipe import Expected, Problem, Recipe, SaveAt, Setting, defaults_of, resolve_settings
 from twoclocks.training.tasks import modular_addition_task
 
 NAME = "two-layer-relu"
@@ -51,7 +51,7 @@ def two_layer_relu(*, weight_decay: float = 1e-4, **settings: Any) -> Recipe:
     1024
     """
     resolved = resolve_settings(NAME, SETTINGS, {"weight_decay": weight_decay, **settings})
-    defaults = {name: setting.default for name, setting in SETTINGS.items()}
+    defaults = defaults_of(SETTINGS)
     steps = int(resolved["steps"])
     return Recipe(
         name=NAME,

@@ -138,6 +138,15 @@ def resolve_settings(recipe: str, declared: Mapping[str, Setting], given: Mappin
     }
 
 
+def defaults_of(declared: Mapping[str, Setting]) -> dict[str, Any]:
+    """Return every declared setting by default.
+
+    >>> defaults_of({"p": Setting(97, 5, 1000, "the modulus")})
+    {'p': 97}
+    """
+    return {name: setting.default for name, setting in declared.items()}
+
+
 def checked_value(recipe: str, name: str, setting: Setting, given: Any) -> Value:
     """Return a setting's value in its own type, or refuse it with the allowed range."""
     if setting.choices:
