@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linprog, minimize, nnls
 
 Array = NDArray[np.float64]
 
@@ -201,3 +202,95 @@ def schatten_slack(weights: list[Array]) -> float:
     product = np.linalg.multi_dot(weights[::-1])
     values = [s for s in singular_values(product) if s > 1e-12 * singular_values(product)[0]]
     return float(sum((w**2).sum() for w in weights) - len(weights) * sum(s ** (2 / len(weights)) for s in values))
+
+
+def kernel_change(x: Array, y: Array) -> float:
+    """Return ‖YYᵀ − XXᵀ‖_F / ‖XXᵀ‖_F from the explicit n × n kernels."""
+    return float(np.linalg.norm(y @ y.T - x @ x.T) / np.linalg.norm(x @ x.T))
+
+
+def kernel_distance(x: Array, y: Array) -> float:
+    """Return one minus the cosine of the explicit n × n kernels."""
+    of_x, of_y = x @ x.T, y @ y.T
+    return float(1 - (of_x * of_y).sum() / np.linalg.norm(of_x) / np.linalg.norm(of_y))
+
+
+def relu_network_gradients(weights: list[Array], biases: list[Array | None], x: Array) -> tuple[Array, Array]:
+    """Return the gradients of every logit of every example, by the encoder and by the readout, `[n c p]` each."""
+    classes = len(weights[-1])
+    rows = [[relu_logit_gradient(weights, biases, one, c) for c in range(classes)] for one in x]
+    return np.array([[of[0] for of in row] for row in rows]), np.array([[of[1] for of in row] for row in rows])
+
+
+def relu_logit_gradient(weights: list[Array], biases: list[Array | None], x: Array, c: int) -> tuple[Array, Array]:
+    """Return ∂f_c/∂θ of one example by outer products, layer by layer: that of the encoder, then that of the readout."""
+    entering = [x]
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        entering.append(np.maximum(weight @ entering[-1] + (0.0 if bias is None else bias), 0.0))
+    signal, parts = one_hot(np.array([c]), len(weights[-1]))[0], []
+    for layer in reversed(range(len(weights))):
+        own = [np.outer(signal, entering[layer]).ravel(), *([] if biases[layer] is None else [signal])]
+        parts.append(np.concatenate(own))
+        signal = (weights[layer].T @ signal) * (entering[layer] > 0)
+    return np.concatenate([np.zeros(0), *parts[1:]]), parts[0]
+
+
+def inter_intra_distance_ratio(features: Array, labels: Array) -> float:
+    centres = {c: features[labels == c].mean(0) for c in np.unique(labels)}
+    outside = [float(np.linalg.norm(a - b)) for i, a in centres.items() for j, b in centres.items() if i != j]
+    inside = [np.mean([np.linalg.norm(row - m) for row in features[labels == c]]) for c, m in centres.items()]
+    return float(np.mean(outside) / np.mean(inside))
+
+
+def with_bias(features: Array) -> Array:
+    """Return the features with one more coordinate, the root mean square length of a point."""
+    size = math.sqrt(np.mean([row @ row for row in features]))
+    return np.hstack([features, np.full((len(features), 1), size)])
+
+
+def cone_projection(points: Array, target: Array) -> Array:
+    """Return the projection of the target on the cone of the points: what the polar cone {w: x · w ≤ 0} leaves of it."""
+    found = minimize(
+        lambda w: 0.5 * ((w - target) ** 2).sum(),
+        np.zeros_like(target),
+        jac=lambda w: w - target,
+        method="SLSQP",
+        constraints={"type": "ineq", "fun": lambda w: -points @ w, "jac": lambda w: -points},
+        options={"maxiter": 1000, "ftol": 1e-14},
+    )
+    return np.array(target - found.x)
+
+
+def is_separable(points: Array) -> bool:
+    """Return whether some w has x · w ≥ 1 for all points, by linear programming."""
+    return bool(linprog(np.zeros(points.shape[1]), -points, -np.ones(len(points)), bounds=(None, None)).status == 0)
+
+
+def manifold_geometry(
+    points: Array, labels: Array, signs: Array, targets: Array, extra: int
+) -> tuple[float, float, float, float]:
+    """Return radius, dimension, centre and axis alignment, a draw and a class at a time; the last `extra` columns: bias."""
+    anchors = []
+    for y, t in zip(signs, targets, strict=True):
+        duals = nnls((points * y[:, None]).T, t)[0]
+        totals = {int(c): duals[labels == c].sum() for c in np.unique(labels)}
+        anchors.append({c: duals[labels == c] @ points[labels == c] / z for c, z in totals.items() if z > 0})
+    centres = {int(c): np.mean([s[c] for s in anchors if c in s], 0) for c in np.unique(labels)}
+    spread = touching = 0.0
+    cosines = []
+    for found, t in zip(anchors, targets, strict=True):
+        middle = np.array([centres[c] for c in found])
+        axes = np.array([s - centres[c] for c, s in found.items()])
+        pull = axes @ t
+        spread += pull @ np.linalg.pinv(axes @ axes.T, rcond=1e-12) @ pull
+        touching += pull @ np.linalg.pinv(middle @ middle.T + axes @ axes.T, rcond=1e-12) @ pull
+        cosines += off_diagonal_cosines(axes)
+    plain = np.array([m[: len(m) - extra] for m in centres.values()])
+    count = sum(len(found) for found in anchors)
+    radius = math.sqrt(touching / (spread - touching))
+    return radius, spread / count, float(np.mean(off_diagonal_cosines(plain))), float(np.mean(cosines))
+
+
+def off_diagonal_cosines(rows: Array) -> list[float]:
+    units = [row / np.linalg.norm(row) for row in rows]
+    return [abs(float(a @ b)) for i, a in enumerate(units) for j, b in enumerate(units) if i != j]
