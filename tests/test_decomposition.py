@@ -1,11 +1,24 @@
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import oracles
-from twoclocks.decomposition import PRESETS, Decomposition, bootstrap, decompose, split_heldout
+from twoclocks.decomposition import (
+    PATHS,
+    PRESETS,
+    STRIPS,
+    Decomposition,
+    bootstrap,
+    decompose,
+    ladder_or_reason,
+    probe_sensitivity,
+    scored_rungs,
+    split_heldout,
+)
 from twoclocks.errors import InputError
 from twoclocks.measures.probes import fit_ridge_probe
 from twoclocks.trajectory import Array, EvalBatch, Snapshot, Source, Trajectory
@@ -200,11 +213,222 @@ def test_what_cannot_be_decomposed_is_refused_in_words() -> None:
     refused(with_labels(run, heldout=heldout[:-1]), r"features/heldout at step 0: expected \[r, 159, d\]")
     refused(with_labels(run, train=run.batches["train"].labels[:9]), r"features/train at step 0: expected \[r, 9, d\]")
     refused(
-        with_labels(run, train=run.batches["train"].labels % 3), "class 3 occurs among the held-out examples but not"
+        with_labels(run, train=run.batches["train"].labels % 2, heldout=np.maximum(heldout, 1)),
+        "held-out examples are all of one class after 80 of classes that training never showed are left out",
     )
+    refused(
+        with_labels(run, heldout=heldout + 4), "at least 10, got 0 examples in all after 160 of classes that training"
+    )
+    refused(with_labels(run, train=run.batches["train"].labels * 0), "the training examples are all of one class")
     refused(trajectory(heldout=19), "two halves of at least 10, got 19")
-    refused(with_labels(run, heldout=heldout * 0), "all of one class")
+    refused(with_labels(run, heldout=heldout * 0), "the held-out examples are all of one class, so")
     refused(with_tensors(run, readout_weight=np.ones((1, 1, 6)), readout_bias=np.zeros((1, 1))), "has 1 classes")
     refused(run, "resamples must be at least 1", resamples=0)
     lonely = np.r_[np.zeros(159, np.int64), 1]  # its only example of class 1 falls into the scored half
     refused(with_labels(run, heldout=lonely), "no probe can be fitted at step 0: labels: expected at least two classes")
+
+
+def test_held_out_classes_that_training_never_showed_are_left_out_and_named() -> None:
+    run = trajectory()
+    ladder = decompose(with_labels(run, train=np.minimum(run.batches["train"].labels, 2)))
+    assert ladder.notes == ("40 of 160 held-out examples are of classes that training never showed: left out",)
+    assert (ladder.scored, ladder.fitted_on_heldout) == (60, 60)
+    shown = run.batches["heldout"].labels < 3
+    fewer = with_labels(
+        run, train=np.minimum(run.batches["train"].labels, 2), heldout=run.batches["heldout"].labels[shown]
+    )
+    alone = decompose(
+        replace(
+            fewer,
+            snapshots=tuple(
+                replace(s, tensors={**s.tensors, "features/heldout": s.tensors["features/heldout"][:, shown]})
+                for s in fewer.snapshots
+            ),
+        )
+    )
+    assert alone.notes == ()
+    np.testing.assert_array_equal(rungs(ladder), rungs(alone))
+    strip = probe_sensitivity(with_labels(run, train=np.minimum(run.batches["train"].labels, 2)))
+    np.testing.assert_array_equal(strip.native, ladder.native)
+
+
+def test_a_ladder_weaker_than_it_looks_says_so() -> None:
+    assert decompose(trajectory()).notes == ()
+    (few,) = decompose(trajectory(heldout=36)).notes
+    assert (
+        few
+        == "36 held-out examples of 4 classes are few: the held-out-fit probe is fitted on 28 of them at a time, by folds"
+    )
+    (wide,) = decompose(trajectory(train=6)).notes
+    assert wide.startswith("features are 6 wide and a probe is fitted on 6 examples")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_hard_features_are_an_outcome(preset: str) -> None:
+    """Constant ones, more of them than examples, and ones that overflow: a number, or NaN where the run diverged."""
+    run, rng = trajectory(steps=(0,)), np.random.default_rng(0)
+    constant = with_tensors(run, features_train=np.ones((1, 200, 6)), features_heldout=np.ones((1, 160, 6)))
+    assert rungs(decompose(constant, preset=preset))[:2].max() == 0.0 if preset == "ridge" else True
+    assert np.isfinite(rungs(decompose(constant, preset=preset))).all()
+    wide = {f"features_{name}": rng.normal(size=(1, n, 300)) for name, n in (("train", 200), ("heldout", 160))}
+    ladder = decompose(with_tensors(run, **wide, readout_weight=rng.normal(size=(1, CLASSES, 300))), preset=preset)
+    assert np.isfinite(rungs(ladder)).all() and len(ladder.notes) == 1
+    huge = with_tensors(run, features_train=1e170 * np.ones((1, 200, 6)))
+    assert np.isnan(rungs(decompose(huge, preset=preset))).all()
+
+
+def test_a_ladder_or_the_reason_why_there_is_none() -> None:
+    run = trajectory()
+    ladder, reason = ladder_or_reason(run)
+    assert reason is None and ladder is not None
+    np.testing.assert_array_equal(rungs(ladder), rungs(decompose(run)))
+    heldout = run.batches["heldout"].labels
+    unscored = replace(run, snapshots=tuple(replace(s, tensors=without_heldout(s.tensors)) for s in run.snapshots))
+    cases = (
+        (replace(run, batches={"train": run.batches["train"]}), "no labels of the heldout examples are recorded"),
+        (unscored, "no snapshot of invented holds features/train, features/heldout, readout/weight"),
+        (trajectory(heldout=19), "two halves of at least 10, got 19"),
+        (with_labels(run, heldout=heldout * 0), "the held-out examples are all of one class"),
+        (with_labels(run, train=run.batches["train"].labels * 0), "the training examples are all of one class"),
+    )
+    for hard, words in cases:
+        ladder, reason = ladder_or_reason(hard)
+        assert ladder is None and reason is not None and words in reason
+        assert reason.count("\n") == 0
+    with pytest.raises(InputError, match="unknown preset"):
+        ladder_or_reason(run, preset="rigde")
+    assert len(cases) == 5
+
+
+def without_heldout(tensors: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: array for name, array in tensors.items() if name != "features/heldout"}
+
+
+def noisy(**wanted: Any) -> Trajectory:
+    """Return a run whose features are hard to read, so that the penalty matters."""
+    run, rng = trajectory(**wanted), np.random.default_rng(8)
+    sizes = {split: len(batch.labels) for split, batch in run.batches.items()}
+    first = run.snapshots[0].tensors
+    return with_tensors(
+        run, **{f"features_{s}": first[f"features/{s}"] + 2 * rng.normal(size=(1, n, 6)) for s, n in sizes.items()}
+    )
+
+
+@pytest.mark.parametrize("family", PATHS)
+@pytest.mark.parametrize("heldout", [160, 36])
+def test_the_strip_at_the_chosen_penalty_is_the_ladder(family: str, heldout: int) -> None:
+    run = noisy(heldout=heldout)
+    strip, ladder = probe_sensitivity(run, family=family), decompose(run, preset=family, resamples=10)
+    assert strip.penalty.tolist() == sorted(STRIPS[family])
+    assert strip.train_probe.shape == strip.heldout_probe.shape == (1, 2, len(STRIPS[family]))
+    assert (strip.family, strip.scored, strip.step.tolist()) == (family, ladder.scored, ladder.step.tolist())
+    np.testing.assert_array_equal(strip.native, ladder.native)
+    place = np.searchsorted(strip.penalty, strip.train_penalty)[..., None]
+    np.testing.assert_array_equal(np.take_along_axis(strip.train_probe, place, 2)[..., 0], ladder.train_probe)
+    if heldout == 160 or family == "paper":
+        place = np.searchsorted(strip.penalty, strip.heldout_penalty)[..., None]
+        np.testing.assert_array_equal(np.take_along_axis(strip.heldout_probe, place, 2)[..., 0], ladder.heldout_probe)
+
+
+def test_the_strip_fits_each_penalty_as_if_it_were_the_only_one() -> None:
+    run, seen = noisy(heldout=36), 0
+    whole = probe_sensitivity(run)
+    for k, penalty in enumerate(whole.penalty.tolist()):
+        one = probe_sensitivity(run, penalties=[penalty])
+        np.testing.assert_array_equal(one.train_probe[..., 0], whole.train_probe[..., k])
+        np.testing.assert_array_equal(one.heldout_probe[..., 0], whole.heldout_probe[..., k])
+        seen += 1
+    assert seen == 9
+    given = probe_sensitivity(run, penalties=[1.0, 1e-3, 10.0])
+    assert given.penalty.tolist() == [1e-3, 1.0, 10.0]
+
+
+def test_the_best_penalty_of_the_train_fit_probe_is_that_of_half_a() -> None:
+    run = noisy()
+    strip, labels = probe_sensitivity(run, steps=[0]), run.batches["heldout"].labels
+    ((fitted, scored),) = split_heldout(torch.from_numpy(labels), seed=0).fits
+    heldout, train = (run.snapshots[0].tensors[f"features/{split}"][0] for split in ("heldout", "train"))
+    on_a, on_b = [], []
+    for penalty in strip.penalty.tolist():
+        probe = fit_ridge_probe(
+            torch.from_numpy(train), torch.from_numpy(run.batches["train"].labels), penalties=[penalty]
+        )
+        for places, scores in ((fitted, on_a), (scored, on_b)):
+            scores.append(probe.accuracy(torch.from_numpy(heldout)[places], torch.from_numpy(labels)[places]))
+    best = max(k for k, score in enumerate(on_a) if score == max(on_a))
+    assert strip.best_penalty[0, 0] == strip.penalty[best]
+    assert strip.best_train_probe[0, 0] == pytest.approx(on_b[best])
+
+
+def test_a_strip_of_a_run_that_diverged_is_nan_there_and_another_seed_draws_other_halves() -> None:
+    run = noisy(runs=2)
+    features = np.repeat(run.snapshots[0].tensors["features/heldout"], 1, 0).copy()
+    features[1, 0, 0] = np.nan
+    strip = probe_sensitivity(with_tensors(run, features_heldout=features))
+    assert np.isnan(strip.train_probe[1]).all() and np.isnan(strip.best_penalty[1]).all()
+    assert np.isfinite(strip.train_probe[0]).all()
+    assert not np.array_equal(probe_sensitivity(run, seed=1).native, probe_sensitivity(run).native)
+
+
+def test_a_strip_that_cannot_be_drawn_is_refused_in_words() -> None:
+    run = trajectory()
+    for wanted, words in (
+        ({"family": "rigde"}, "unknown family 'rigde'. Did you mean 'ridge'"),
+        ({"penalties": []}, "at least one, each once"),
+        ({"penalties": [1.0, 1.0]}, "at least one, each once"),
+        ({"penalties": [0.0]}, "no probe can be fitted at step 0: penalties: expected at least one, all positive"),
+        ({"family": "paper", "penalties": [-1.0]}, "none negative"),
+        ({"steps": [7]}, "no features are recorded at step 7"),
+    ):
+        with pytest.raises(InputError, match=words):
+            probe_sensitivity(run, **wanted)
+
+
+def test_few_scored_examples_near_the_edge_are_covered() -> None:
+    """Of twenty examples, most are right: the bootstrap alone loses the truth more often than it says."""
+    rng = np.random.default_rng(2)
+    native = rng.random((300, 1, 20)) < 0.05
+    probe = native | (rng.random((300, 1, 20)) < 0.9)
+    right = np.stack([native, probe, probe], 2).astype(float)
+    value, interval = scored_rungs(right, seed=0, resamples=200)
+    drawn = bootstrap(right[:, :, 1], seed=0, resamples=200)[1]
+    truth = 0.05 + 0.95 * 0.9
+    share = [((ends[..., 0] <= truth) & (truth <= ends[..., 1])).mean() for ends in (interval[:, :, 1], drawn)]
+    assert share[0] > 0.93 > 0.9 > share[1]
+    np.testing.assert_allclose(value[:, :, 3], value[:, :, 1] - value[:, :, 0])
+    gap = interval[:, :, 3]
+    assert ((gap[..., 0] <= 0.95 * 0.9) & (gap[..., 1] >= 0.95 * 0.9)).mean() > 0.93
+    assert interval[0, 0, 4] == pytest.approx([-3.8415 / 23.8415, 3.8415 / 23.8415], abs=1e-5)  # they never differ
+
+
+def memorised(run: Trajectory, size: float) -> Trajectory:
+    """Return the run with each training label marked, however faintly, in directions that are noise when held out."""
+    rng, tensors = np.random.default_rng(5), run.snapshots[0].tensors
+    marks = size * np.eye(CLASSES)[None, run.batches["train"].labels]
+    noise = size * rng.normal(size=(1, len(run.batches["heldout"].labels), CLASSES))
+    return with_tensors(
+        run,
+        features_train=np.concatenate([tensors["features/train"], marks], 2),
+        features_heldout=np.concatenate([tensors["features/heldout"], noise], 2),
+        readout_weight=np.zeros((1, CLASSES, 6 + CLASSES)),
+    )
+
+
+def test_memorised_labels_empty_the_ridge_rung_but_not_the_best_of_the_strip() -> None:
+    """No feature was damaged: left-out training examples ask for the weakest penalty, which reads the marks alone."""
+    run = trajectory(steps=(0,))
+    fresh, marked = probe_sensitivity(memorised(run, 0.0)), probe_sensitivity(memorised(run, 0.02))
+    assert fresh.train_probe.min() > 0.95
+    assert marked.train_penalty[0, 0] == marked.penalty[0]
+    assert marked.train_probe[0, 0, 0] < 0.6
+    assert marked.best_train_probe[0, 0] > 0.95 and marked.heldout_probe.min() > 0.95
+    np.testing.assert_array_equal(decompose(memorised(run, 0.02)).train_probe[0], marked.train_probe[0, :, 0])
+
+
+@pytest.mark.parametrize("family", PATHS)
+def test_damaged_features_are_low_at_every_penalty(family: str) -> None:
+    """The other side: features that lost their labels are read by no probe of the strip."""
+    run, rng = trajectory(steps=(0,), heldout=400), np.random.default_rng(6)
+    noise = {f"features_{split}": rng.normal(size=(1, n, 6)) for split, n in (("train", 200), ("heldout", 400))}
+    strip = probe_sensitivity(with_tensors(run, **noise), family=family)
+    assert max(strip.train_probe.max(), strip.heldout_probe.max(), strip.best_train_probe.max()) < 0.4

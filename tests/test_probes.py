@@ -13,11 +13,15 @@ from twoclocks.measures.probes import (
     NEVER,
     RIDGE_PENALTIES,
     Probe,
+    chosen_of,
     fit_logistic_probe,
     fit_paper_probe,
     fit_ridge_probe,
+    logistic_path,
     lowest,
     newton_step,
+    paper_path,
+    ridge_path,
     stratified_parts,
 )
 
@@ -242,3 +246,53 @@ def test_no_fit_warns() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(fits(*clouds(30, 40, 3))) == 3
+
+
+def test_a_path_holds_what_each_penalty_gives_alone_and_marks_what_the_preset_chooses() -> None:
+    features, labels = clouds(60, 5, 3, apart=0.5)
+    paths = {
+        "ridge": (ridge_path(features, labels), fit_ridge_probe(features, labels)),
+        "logistic": (
+            logistic_path(features, labels, generator=seeded()),
+            fit_logistic_probe(features, labels, generator=seeded()),
+        ),
+        "paper": (
+            paper_path(features, labels, generator=seeded()),
+            fit_paper_probe(features, labels, generator=seeded()),
+        ),
+    }
+    for preset, (path, chosen) in paths.items():
+        assert {probe.preset for probe in path.probes} == {preset}
+        assert_close(chosen_of(path).weight, chosen.weight, rtol=0, atol=0)
+        assert dict(chosen_of(path).settings) == dict(chosen.settings)
+    for probe in paths["ridge"][0].probes:
+        alone = fit_ridge_probe(features, labels, penalties=[probe.settings["penalty"]])
+        assert_close(alone.weight, probe.weight, rtol=0, atol=0)
+    for probe in paths["paper"][0].probes:
+        decay = probe.settings["weight_decay"]
+        alone = fit_paper_probe(features, labels, generator=seeded(), weight_decay=decay)
+        assert_close(alone.weight, probe.weight, rtol=0, atol=0)
+
+
+def test_a_logistic_path_is_close_to_the_minimum_at_every_penalty_in_any_order() -> None:
+    features, labels = clouds(200, 5, 3, apart=0.5)
+    penalties = [1e-3, 1.0, 1e-2]
+    path = logistic_path(features, labels, generator=seeded(), penalties=penalties)
+    assert [probe.settings["penalty"] for probe in path.probes] == penalties
+    for probe, penalty in zip(path.probes, penalties, strict=True):
+        alone = fit_logistic_probe(features, labels, generator=seeded(), penalties=[penalty])
+        assert_close(probe.logits(features).softmax(1), alone.logits(features).softmax(1), rtol=0, atol=2e-3)
+
+
+def test_stronger_penalties_give_smaller_readouts() -> None:
+    features, labels = clouds(90, 5, 3)
+    for path in (ridge_path(features, labels), logistic_path(features, labels, generator=seeded())):
+        norms = {probe.settings["penalty"]: float(probe.weight.norm()) for probe in path.probes}
+        falling = [norms[penalty] for penalty in sorted(norms)]
+        assert falling == sorted(falling, reverse=True) and len(falling) >= 7
+
+
+def test_a_negative_weight_decay_is_refused() -> None:
+    features, labels = clouds(6, 2, 3)
+    with pytest.raises(ValueError, match="weight decays: expected at least one, none negative"):
+        fit_paper_probe(features, labels, generator=seeded(), weight_decay=-0.1)

@@ -282,3 +282,65 @@ def test_bad_arguments_are_refused_in_words() -> None:
         with pytest.raises(ValueError, match=words):
             call()
     assert len(bad) == 10
+
+
+def score_of(gains: int, losses: int, n: int, difference: float) -> float:
+    """Return the score statistic of a paired difference, its likeliest share of losses found on a grid."""
+    losing = np.linspace(1e-9, 1, 400_001)
+    winning, tied = losing + difference, 1 - 2 * losing - difference
+    possible = (winning >= 0) & (tied >= 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = [np.where(k, k * np.log(np.maximum(share, 0)), 0.0) for k, share in ((gains, winning), (losses, losing))]
+        logs.append(np.where(n - gains - losses, (n - gains - losses) * np.log(np.maximum(tied, 0)), 0.0))
+    likeliest = losing[int(np.where(possible, sum(logs), -np.inf).argmax())]
+    variance = n * (2 * likeliest + difference * (1 - difference))
+    return (gains - losses - n * difference) / math.sqrt(variance)
+
+
+def test_the_ends_of_a_paired_difference_are_where_a_score_test_on_a_grid_rejects() -> None:
+    cases = ((12, 3, 50), (0, 5, 30), (20, 20, 60), (1, 0, 44))
+    for gains, losses, n in cases:
+        low, high = stats.paired_difference_interval(gains, losses, n)
+        assert score_of(gains, losses, n, high) == pytest.approx(-1.959964, abs=2e-3)
+        if gains or not losses:  # below, the likeliest share of losses is at its bound and the grid's statistic differs
+            assert score_of(losses, gains, n, -low) == pytest.approx(-1.959964, abs=2e-3)
+    assert len(cases) == 4
+
+
+def test_a_paired_difference_mirrors_and_narrows() -> None:
+    low, high = stats.paired_difference_interval(7, 2, 40)
+    assert stats.paired_difference_interval(2, 7, 40) == pytest.approx((-high, -low))
+    assert low < 5 / 40 < high
+    wider = stats.paired_difference_interval(7, 2, 40, level=0.99)
+    assert wider[0] < low and high < wider[1]
+    assert stats.paired_difference_interval(70, 20, 400)[1] < high
+    assert stats.paired_difference_interval(20, 0, 20)[1] == 1.0
+    assert stats.paired_difference_interval(0, 20, 20)[0] == -1.0
+
+
+def test_few_differing_pairs_are_covered_as_often_as_stated() -> None:
+    """Exact: every table of gains and losses, weighed by its chance. The nominal 95 % may be missed by two points."""
+    seen = 0
+    for n, winning, losing in ((20, 0.05, 0.0), (20, 0.2, 0.2), (20, 0.9, 0.02), (50, 0.02, 0.0), (50, 0.3, 0.05)):
+        covered = 0.0
+        for gains, losses in itertools.product(range(n + 1), repeat=2):
+            rest = n - gains - losses
+            if rest < 0 or (losses and not losing):
+                continue
+            chance = math.comb(n, gains) * math.comb(n - gains, losses) * winning**gains * losing**losses
+            chance *= (1 - winning - losing) ** rest
+            if chance < 1e-9:
+                continue
+            low, high = stats.paired_difference_interval(gains, losses, n)
+            covered += chance * (low <= winning - losing <= high)
+        assert covered > 0.93, (n, winning, losing)
+        seen += 1
+    assert seen == 5
+
+
+def test_counts_that_are_no_pairs_are_refused() -> None:
+    for gains, losses, n in ((1, 1, 1), (-1, 0, 5), (0, 0, 0)):
+        with pytest.raises(ValueError, match="counts of at most n together"):
+            stats.paired_difference_interval(gains, losses, n)
+    with pytest.raises(ValueError, match="level"):
+        stats.paired_difference_interval(1, 1, 9, level=1.0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,8 +13,22 @@ from torch import Tensor
 
 from twoclocks.errors import InputError, nearest
 from twoclocks.measures.margins import margin
-from twoclocks.measures.probes import Probe, fit_logistic_probe, fit_paper_probe, fit_ridge_probe, stratified_parts
+from twoclocks.measures.probes import (
+    LOGISTIC_PENALTIES,
+    PAPER_DECAYS,
+    RIDGE_PENALTIES,
+    Probe,
+    ProbePath,
+    fit_logistic_probe,
+    fit_paper_probe,
+    fit_ridge_probe,
+    logistic_path,
+    paper_path,
+    ridge_path,
+    stratified_parts,
+)
 from twoclocks.series import float64, labels_of, logits_of
+from twoclocks.stats import paired_difference_interval, wilson_interval
 from twoclocks.trajectory import Float, Int, Snapshot, Trajectory
 
 NEEDED = ("features/train", "features/heldout", "readout/weight")
@@ -20,11 +36,29 @@ LEAST_SCORED = 10
 LEAST_A_CLASS = 5  # below this many examples a class in half A, the held-out-fit probe is cross-fitted
 FOLDS = 5
 
-Fit = Callable[[Tensor, Tensor, int, torch.Generator], Probe]
+Fitted = TypeVar("Fitted", Probe, ProbePath)
+FitOf = Callable[[Tensor, Tensor, int, torch.Generator], Fitted]  # of features [n d], their labels [n], classes, draws
+Fit = FitOf[Probe]
 PRESETS: Mapping[str, Fit] = {
     "ridge": lambda phi, y, classes, _: fit_ridge_probe(phi, y, classes=classes),
     "logistic": lambda phi, y, classes, generator: fit_logistic_probe(phi, y, classes=classes, generator=generator),
     "paper": lambda phi, y, classes, generator: fit_paper_probe(phi, y, classes=classes, generator=generator),
+}
+
+FitPath = Callable[[Tensor, Tensor, int, torch.Generator, Sequence[float]], ProbePath]
+PATHS: Mapping[str, FitPath] = {
+    "ridge": lambda phi, y, classes, _, penalties: ridge_path(phi, y, classes=classes, penalties=penalties),
+    "logistic": lambda phi, y, classes, generator, penalties: logistic_path(
+        phi, y, classes=classes, generator=generator, penalties=penalties
+    ),
+    "paper": lambda phi, y, classes, generator, penalties: paper_path(
+        phi, y, classes=classes, generator=generator, penalties=penalties
+    ),
+}
+STRIPS: Mapping[str, tuple[float, ...]] = {
+    "ridge": tuple(sorted(RIDGE_PENALTIES)),
+    "logistic": tuple(sorted(LOGISTIC_PENALTIES)),
+    "paper": tuple(sorted(PAPER_DECAYS)),
 }
 
 
@@ -34,8 +68,9 @@ class Decomposition:
 
     `native`: the network's own readout. `train_probe`: a probe fitted on the training split. `heldout_probe`: a probe
     fitted on the other half A, the ceiling. `calibration_gap` = train_probe − native; `train_bias` = heldout_probe −
-    train_probe `[def]`. Intervals `[r t 2]`: 95 % bootstrap over the scored examples (precision, not confidence over
-    seeds). `cross_fitted`: half A being too small, the held-out-fit probe was fitted by folds, as `decompose` says.
+    train_probe `[def]`. Intervals `[r t 2]`: 95 %, over the scored examples (precision, not confidence over seeds), as
+    `decompose` says. `cross_fitted`: half A being too small, the held-out-fit probe was fitted by folds. `notes`: what
+    was left out, or makes the ladder weaker than it looks.
     """
 
     preset: str
@@ -54,6 +89,31 @@ class Decomposition:
     fitted_on_train: int
     fitted_on_heldout: int
     cross_fitted: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The probes of one family at `step[t]` and every `penalty[k]`, rising: accuracies on half B, the ladder's own.
+
+    `native` `[r t]`; `train_probe`, `heldout_probe` `[r t k]`. `train_penalty`, `heldout_penalty` `[r t]`: what the preset
+    of the same name chooses inside its own fit (the middle one over folds where cross-fitted; for "paper" the published
+    weight decay). `best_train_probe` `[r t]`: accuracy on B of the train-fit probe at `best_penalty`, the penalty at which
+    it does best on half A, the strongest of equals `[def]`: the most that a choice of penalty can honestly give it.
+    NaN where a run's tensors were not finite. `scored`: how many examples B has.
+    """
+
+    step: Int
+    family: str
+    penalty: Float
+    native: Float
+    train_probe: Float
+    heldout_probe: Float
+    scored: int
+    train_penalty: Float
+    heldout_penalty: Float
+    best_penalty: Float
+    best_train_probe: Float
 
 
 @dataclass(frozen=True)
@@ -62,6 +122,28 @@ class Halves:
 
     scored: Tensor
     fits: Sequence[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The labels of training examples `[m]` and of those held-out examples `[n]` that can be compared.
+
+    `places` `[n]` are their rows among the `recorded` held-out ones; the others are of classes that training never showed.
+    """
+
+    train: Tensor
+    heldout: Tensor
+    places: Tensor
+    recorded: int
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One run at one moment, in float64: features `[m d]` and `[n d]`, and the native held-out logits `[n c]`."""
+
+    train: Tensor
+    heldout: Tensor
+    native: Tensor
 
 
 def decompose(
@@ -79,10 +161,14 @@ def decompose(
     tuned on training examples alone, the held-out-fit probe on half A alone. Where A would have fewer than 5 examples a
     class on average, the held-out-fit probe is cross-fitted instead: all held-out examples are cut into 5 stratified
     folds, and each example of B is predicted by the probe fitted and tuned on the four folds that exclude it; the other
-    rungs stay as they are, and B is still what is scored. A tie for the largest logit counts as wrong.
+    rungs stay as they are, and B is still what is scored. A tie for the largest logit counts as wrong: constant features
+    read the commonest class, and nothing where classes are equally common. Held-out examples of a class that training
+    never showed are left out of all rungs, and `notes` says so: no readout fitted in training could know it.
 
-    Intervals: the 2.5 % and 97.5 % quantiles of a bootstrap over the scored examples, the same resamples for all rungs,
-    so that gaps are paired. A run whose features or readout were not finite at a moment (it diverged) has NaN there.
+    Intervals: at either end the farther of two, since the first is too short where few examples are scored or nearly all
+    rungs agree: the 2.5 % and 97.5 % quantiles of a bootstrap over the scored examples, the same resamples for all rungs;
+    and a score interval, Wilson's for a rung and Tango's, which is paired, for a gap. A run whose features or readout
+    were not finite at a moment, or too large to be squared (it diverged), has NaN there.
 
     Args:
         trajectory: with snapshots of features and readout, and the labels of its train and held-out examples.
@@ -93,58 +179,195 @@ def decompose(
 
     Raises:
         InputError: the preset is unknown, no snapshot (or none at one of `steps`) holds features and readout, features
-            and labels differ in number, a class occurs among the held-out examples but not in training, or a half
-            would have fewer than 10 examples.
+            and labels differ in number, one class alone occurs in training or among the comparable held-out examples, or
+            a half of these would have fewer than 10.
     """
-    if preset not in PRESETS:
-        raise InputError(f"unknown preset '{preset}'.{nearest(preset, list(PRESETS))}")
+    check_preset(preset)
     if resamples < 1:
         raise InputError(f"resamples must be at least 1, got {resamples}")
-    moments = chosen_moments(trajectory, steps)
-    train_labels, heldout_labels = labels_of(trajectory, "train"), labels_of(trajectory, "heldout")
-    check_labels(train_labels, heldout_labels)
-    halves = split_heldout(heldout_labels, seed)
-    right = np.stack(
-        [rungs_right(moment, train_labels, heldout_labels, halves, PRESETS[preset], seed) for moment in moments], 1
-    )
-    return scored_ladder(
-        right, np.array([moment.step for moment in moments]), preset, halves, train_labels, seed, resamples
+    moments, answers = chosen_moments(trajectory, steps), answers_of(trajectory)
+    halves = split_heldout(answers.heldout, seed)
+    right = np.stack([rungs_right(moment, answers, halves, PRESETS[preset], seed) for moment in moments], 1)
+    value, interval = scored_rungs(right, seed, resamples)
+    native, train_probe, heldout_probe, calibration_gap, train_bias = np.moveaxis(value, 2, 0)
+    intervals = np.moveaxis(interval, 2, 0)
+    return Decomposition(
+        preset=preset,
+        step=np.array([moment.step for moment in moments]),
+        native=native,
+        train_probe=train_probe,
+        heldout_probe=heldout_probe,
+        calibration_gap=calibration_gap,
+        train_bias=train_bias,
+        native_interval=intervals[0],
+        train_probe_interval=intervals[1],
+        heldout_probe_interval=intervals[2],
+        calibration_gap_interval=intervals[3],
+        train_bias_interval=intervals[4],
+        scored=len(halves.scored),
+        fitted_on_train=len(answers.train),
+        fitted_on_heldout=fewest_fitted(halves),
+        cross_fitted=len(halves.fits) > 1,
+        notes=notes_of(moments, answers, halves),
     )
 
 
-def rungs_right(
-    snapshot: Snapshot, train_labels: Tensor, heldout_labels: Tensor, halves: Halves, fit: Fit, seed: int
+def ladder_or_reason(trajectory: Trajectory, *, preset: str = "ridge") -> tuple[Decomposition | None, str | None]:
+    """Return the ladder and no reason, or no ladder and one sentence on why what was recorded allows none.
+
+    Without held-out examples there is none: a probe scored on examples that the network was trained on says how well they
+    were fitted, not what the features hold.
+
+    Raises:
+        InputError: the preset is unknown.
+    """
+    check_preset(preset)
+    try:
+        return decompose(trajectory, preset=preset), None
+    except InputError as refusal:
+        return None, str(refusal)
+
+
+def probe_sensitivity(
+    trajectory: Trajectory,
+    *,
+    family: str = "ridge",
+    steps: Sequence[int] | None = None,
+    penalties: Sequence[float] | None = None,
+    seed: int = 0,
+) -> Sensitivity:
+    """Score both probes at every strength of regularisation, on the examples on which `decompose` scores its ladder.
+
+    Halves, folds and random draws are those of `decompose` for the same seed, so that the strip at a preset's own penalty
+    is the rung of the ladder. No probe is fitted on half B and no penalty chosen on it. A fall of the train-fit rung alone
+    need not be the features': on memorised ones the penalty that training examples ask for collapses, and the probe with
+    it. Features are damaged where `best_train_probe` and the held-out-fit probe fall too.
+
+    Args:
+        trajectory: as `decompose`.
+        family: "ridge" (λ in mean eigenvalues of the features), "logistic" (λ of standardised features) or "paper"
+            (weight decay; learning rate and epochs stay as published).
+        steps: as `decompose`.
+        penalties: in the family's unit, in any order; if left out, the candidates of the preset, for "paper" 0, 0.1,
+            0.3, 1 and 3.
+        seed: as `decompose`.
+
+    Raises:
+        InputError: as `decompose`, or a penalty is not positive (for "paper": is negative), or occurs twice.
+    """
+    if family not in PATHS:
+        raise InputError(f"unknown family '{family}'.{nearest(family, list(PATHS))}")
+    strip = STRIPS[family] if penalties is None else tuple(sorted(float(penalty) for penalty in penalties))
+    if not strip or len(set(strip)) < len(strip):
+        raise InputError(f"penalties: expected at least one, each once, got {list(strip)}")
+    moments, answers = chosen_moments(trajectory, steps), answers_of(trajectory)
+    halves = split_heldout(answers.heldout, seed)
+    rows = np.stack([strips_at(moment, answers, halves, family, strip, seed) for moment in moments], 1)
+    k = len(strip)
+    native, train, heldout, rest = np.split(rows, [1, 1 + k, 1 + 2 * k], 2)
+    return Sensitivity(
+        np.array([moment.step for moment in moments]),
+        family,
+        np.array(strip),
+        native[..., 0],
+        train,
+        heldout,
+        len(halves.scored),
+        *np.moveaxis(rest, 2, 0),
+    )
+
+
+def strips_at(
+    snapshot: Snapshot, answers: Answers, halves: Halves, family: str, penalties: Sequence[float], seed: int
 ) -> Float:
+    """Return one moment of a strip, `[r 2k+5]`: the fields of `Sensitivity` in order, a row of NaN if not finite."""
+
+    def fit(features: Tensor, labels: Tensor, classes: int, generator: torch.Generator) -> ProbePath:
+        return PATHS[family](features, labels, classes, generator, penalties)
+
+    rows = np.full((runs_of(snapshot), 2 * len(penalties) + 5), np.nan)
+    for run, moment in finite_runs(snapshot, answers):
+        paths = fitted_probes(snapshot.step, moment, answers, halves, fit, seed)
+        rows[run] = strip_of(moment, answers.heldout, halves, *paths, penalties)
+    return rows
+
+
+def strip_of(
+    moment: Moment,
+    labels: Tensor,
+    halves: Halves,
+    of_train: ProbePath,
+    of_heldout: Sequence[ProbePath],
+    penalties: Sequence[float],
+) -> Float:
+    """Return the accuracies of one run at one moment and the penalties chosen, in the order of `Sensitivity`."""
+    scored, fitted = halves.scored, places_without(halves.scored, len(labels))
+    train = [probe.accuracy(moment.heldout[scored], labels[scored]) for probe in of_train.probes]
+    on_fitted = [probe.accuracy(moment.heldout[fitted], labels[fitted]) for probe in of_train.probes]
+    counts = np.zeros(len(penalties))
+    for path, (_, predicted) in zip(of_heldout, halves.fits, strict=True):
+        counts += [len(predicted) * p.accuracy(moment.heldout[predicted], labels[predicted]) for p in path.probes]
+    best = max(range(len(penalties)), key=lambda place: (on_fitted[place], penalties[place]))
+    middle = sorted(path.chosen for path in of_heldout)[len(of_heldout) // 2]
+    own = float((margin(moment.native[scored], labels[scored]) > 0).double().mean())
+    chosen = penalties[of_train.chosen], penalties[middle], penalties[best], train[best]
+    return np.array([own, *train, *(counts / len(scored)), *chosen])
+
+
+def places_without(places: Tensor, count: int) -> Tensor:
+    """Return the places from 0 to count − 1 that are not among `places`, sorted."""
+    everything = torch.arange(count)
+    return everything[~torch.isin(everything, places)]
+
+
+def rungs_right(snapshot: Snapshot, answers: Answers, halves: Halves, fit: Fit, seed: int) -> Float:
     """Return whether each rung is right on each scored example at one moment, `[r 3 n]`: 0, 1, or NaN if not finite."""
-    train, heldout = float64(snapshot.tensors["features/train"]), float64(snapshot.tensors["features/heldout"])
-    check_lengths(snapshot.step, train, train_labels, heldout, heldout_labels)
-    native = logits_of(snapshot, "heldout")
-    check_classes(snapshot.step, native.shape[2], train_labels)
-    classes = native.shape[2]
-    right = np.full((len(native), 3, len(halves.scored)), np.nan)
-    for run in range(len(native)):
-        if not all(bool(tensor[run].isfinite().all()) for tensor in (train, heldout, native)):
-            continue
-        generator = torch.Generator().manual_seed(seed)
-        try:
-            of_train = fit(train[run], train_labels, classes, generator).logits(heldout[run])
-            of_heldout = cross_fitted_logits(heldout[run], heldout_labels, classes, halves, fit, generator)
-        except ValueError as refusal:
-            raise InputError(f"no probe can be fitted at step {snapshot.step}: {refusal}") from None
-        rungs = torch.stack([native[run], of_train, of_heldout])[:, halves.scored]
-        answers = heldout_labels[halves.scored]
-        right[run] = torch.stack([margin(logits, answers) > 0 for logits in rungs]).double().numpy()
+    labels = answers.heldout[halves.scored]
+    right = np.full((runs_of(snapshot), 3, len(labels)), np.nan)
+    for run, moment in finite_runs(snapshot, answers):
+        of_train, of_heldout = fitted_probes(snapshot.step, moment, answers, halves, fit, seed)
+        crossed = torch.zeros_like(moment.native)
+        for probe, (_, predicted) in zip(of_heldout, halves.fits, strict=True):
+            crossed[predicted] = probe.logits(moment.heldout[predicted])
+        rungs = [moment.native, of_train.logits(moment.heldout), crossed]
+        right[run] = torch.stack([margin(logits[halves.scored], labels) > 0 for logits in rungs]).double().numpy()
     return right
 
 
-def cross_fitted_logits(
-    features: Tensor, labels: Tensor, classes: int, halves: Halves, fit: Fit, generator: torch.Generator
-) -> Tensor:
-    """Return the logits of held-out-fit probes, `[n c]`, each from a probe that did not see the example (else 0)."""
-    logits = features.new_zeros(len(features), classes)
-    for fitted, predicted in halves.fits:
-        logits[predicted] = fit(features[fitted], labels[fitted], classes, generator).logits(features[predicted])
-    return logits
+def fitted_probes(
+    step: int, moment: Moment, answers: Answers, halves: Halves, fit: FitOf[Fitted], seed: int
+) -> tuple[Fitted, list[Fitted]]:
+    """Return what is fitted on training examples, and on each part of the held-out ones that is not predicted from it.
+
+    A fit is given copies of the rows it may see and of their labels, and nothing else: from them no label of an example
+    that it will predict can be had.
+    """
+    generator, classes = torch.Generator().manual_seed(seed), moment.native.shape[1]
+    try:
+        of_train = fit(moment.train, answers.train, classes, generator)
+        of_heldout = [
+            fit(moment.heldout[fitted], answers.heldout[fitted], classes, generator) for fitted, _ in halves.fits
+        ]
+    except ValueError as refusal:
+        raise InputError(f"no probe can be fitted at step {step}: {refusal}") from None
+    return of_train, of_heldout
+
+
+def finite_runs(snapshot: Snapshot, answers: Answers) -> Iterator[tuple[int, Moment]]:
+    """Yield every run whose features and native logits are finite at a moment, and so small that their squares are."""
+    train, heldout = float64(snapshot.tensors["features/train"]), float64(snapshot.tensors["features/heldout"])
+    check_lengths(snapshot.step, train, len(answers.train), heldout, answers.recorded)
+    native = logits_of(snapshot, "heldout")
+    check_classes(snapshot.step, native.shape[2], answers.train)
+    for run in range(len(native)):
+        moment = Moment(train[run], heldout[run, answers.places], native[run, answers.places])
+        if all(bool(tensor.square().sum().isfinite()) for tensor in (moment.train, moment.heldout, moment.native)):
+            yield run, moment
+
+
+def runs_of(snapshot: Snapshot) -> int:
+    """Return how many runs a snapshot holds."""
+    return int(snapshot.tensors["readout/weight"].shape[0])
 
 
 def split_heldout(labels: Tensor, seed: int) -> Halves:
@@ -159,32 +382,28 @@ def split_heldout(labels: Tensor, seed: int) -> Halves:
     return Halves(scored, [(fit, fold[torch.isin(fold, scored)]) for fit, fold in zip(rest, folds, strict=True)])
 
 
-def scored_ladder(
-    right: Float, step: Int, preset: str, halves: Halves, train_labels: Tensor, seed: int, resamples: int
-) -> Decomposition:
-    """Return the ladder from `right` [r t 3 n]: accuracies, gaps, and paired bootstrap intervals of both."""
-    gaps = right[:, :, 1:] - right[:, :, :-1]
-    value, interval = bootstrap(np.concatenate([right, gaps], 2), seed, resamples)
-    native, train_probe, heldout_probe, calibration_gap, train_bias = np.moveaxis(value, 2, 0)
-    intervals = np.moveaxis(interval, 2, 0)
-    return Decomposition(
-        preset=preset,
-        step=step,
-        native=native,
-        train_probe=train_probe,
-        heldout_probe=heldout_probe,
-        calibration_gap=calibration_gap,
-        train_bias=train_bias,
-        native_interval=intervals[0],
-        train_probe_interval=intervals[1],
-        heldout_probe_interval=intervals[2],
-        calibration_gap_interval=intervals[3],
-        train_bias_interval=intervals[4],
-        scored=len(halves.scored),
-        fitted_on_train=len(train_labels),
-        fitted_on_heldout=min(len(fitted) for fitted, _ in halves.fits),
-        cross_fitted=len(halves.fits) > 1,
-    )
+def fewest_fitted(halves: Halves) -> int:
+    """Return how many held-out examples the held-out-fit probe was fitted on, by folds the fewest."""
+    return min(len(fitted) for fitted, _ in halves.fits)
+
+
+def scored_rungs(right: Float, seed: int, resamples: int) -> tuple[Float, Float]:
+    """Return accuracies and gaps `[r t 5]` of `right` [r t 3 n], and intervals `[r t 5 2]`: the farther end of two."""
+    value, drawn = bootstrap(np.concatenate([right, right[:, :, 1:] - right[:, :, :-1]], 2), seed, resamples)
+    score = np.array([[score_intervals(moment) for moment in run] for run in right])
+    return value, np.stack([np.minimum(drawn[..., 0], score[..., 0]), np.maximum(drawn[..., 1], score[..., 1])], -1)
+
+
+def score_intervals(right: Float) -> list[tuple[float, float]]:
+    """Return the score intervals of three rungs and their two gaps, from `right` [3 n]; NaN where a rung has none."""
+    if np.isnan(right).any():
+        return [(np.nan, np.nan)] * 5
+    hit = right > 0.5
+    rungs = [wilson_interval(int(rung.sum()), len(rung)) for rung in hit]
+    return rungs + [
+        paired_difference_interval(int((second & ~first).sum()), int((first & ~second).sum()), len(first))
+        for first, second in pairwise(hit)
+    ]
 
 
 def bootstrap(values: Float, seed: int, resamples: int) -> tuple[Float, Float]:
@@ -211,29 +430,60 @@ def chosen_moments(trajectory: Trajectory, steps: Sequence[int] | None) -> list[
     return moments if steps is None else [snapshot for snapshot in moments if snapshot.step in set(steps)]
 
 
-def check_labels(train: Tensor, heldout: Tensor) -> None:
-    """Refuse labels from which no fair ladder can be built."""
-    if len(heldout) < 2 * LEAST_SCORED:
+def answers_of(trajectory: Trajectory) -> Answers:
+    """Return the labels of both splits and which held-out examples can be compared, refusing what allows no ladder."""
+    train, recorded = labels_of(trajectory, "train"), labels_of(trajectory, "heldout")
+    places = torch.isin(recorded, train).nonzero().flatten()
+    unseen = len(recorded) - len(places)
+    aside = f" after {unseen} of classes that training never showed are left out" if unseen else ""
+    if len(places) < 2 * LEAST_SCORED:
         raise InputError(
-            f"the ladder splits the held-out examples into two halves of at least {LEAST_SCORED}, got {len(heldout)} "
-            "examples in all; record more"
+            f"the ladder splits the held-out examples into two halves of at least {LEAST_SCORED}, got {len(places)} "
+            f"examples in all{aside}; record more"
         )
-    unseen = sorted(set(heldout.tolist()) - set(train.tolist()))
-    if unseen:
-        raise InputError(
-            f"class {unseen[0]} occurs among the held-out examples but not in training ({len(unseen)} such in all), so "
-            "no probe of the training split can predict it; leave those examples out"
-        )
-    if len(set(heldout.tolist())) < 2:
-        raise InputError("the held-out examples are all of one class, so there is nothing to read; record others")
-
-
-def check_lengths(step: int, train: Tensor, train_labels: Tensor, heldout: Tensor, heldout_labels: Tensor) -> None:
-    """Refuse features that do not belong to the labels."""
-    for name, features, labels in (("train", train, train_labels), ("heldout", heldout, heldout_labels)):
-        if features.ndim != 3 or features.shape[1] != len(labels):
+    for name, labels in (("training", train), ("held-out", recorded[places])):
+        if len(torch.unique(labels)) < 2:
             raise InputError(
-                f"features/{name} at step {step}: expected [r, {len(labels)}, d], one row a label, got "
+                f"the {name} examples are all of one class{aside}, so there is nothing to read; record others"
+            )
+    return Answers(train, recorded[places], places, len(recorded))
+
+
+def notes_of(moments: Sequence[Snapshot], answers: Answers, halves: Halves) -> tuple[str, ...]:
+    """Say what was left out of a ladder, or makes it weaker than it looks."""
+    notes = []
+    if unseen := answers.recorded - len(answers.places):
+        notes.append(
+            f"{unseen} of {answers.recorded} held-out examples are of classes that training never showed: left out"
+        )
+    classes = len(torch.unique(answers.heldout))
+    if len(halves.fits) > 1:
+        notes.append(
+            f"{len(answers.heldout)} held-out examples of {classes} classes are few: the held-out-fit probe is fitted on "
+            f"{fewest_fitted(halves)} of them at a time, by folds"
+        )
+    width = moments[0].tensors["features/train"].shape[-1]
+    least = min(len(answers.train), fewest_fitted(halves))
+    if width >= least:
+        notes.append(
+            f"features are {width} wide and a probe is fitted on {least} examples: it can fit any labels, so what it reads "
+            "depends on its penalty"
+        )
+    return tuple(notes)
+
+
+def check_preset(preset: str) -> None:
+    """Refuse a preset that does not exist."""
+    if preset not in PRESETS:
+        raise InputError(f"unknown preset '{preset}'.{nearest(preset, list(PRESETS))}")
+
+
+def check_lengths(step: int, train: Tensor, train_count: int, heldout: Tensor, heldout_count: int) -> None:
+    """Refuse features that do not belong to the labels."""
+    for name, features, count in (("train", train, train_count), ("heldout", heldout, heldout_count)):
+        if features.ndim != 3 or features.shape[1] != count:
+            raise InputError(
+                f"features/{name} at step {step}: expected [r, {count}, d], one row a label, got "
                 f"{list(features.shape)}; record features and labels of the same examples"
             )
 

@@ -29,6 +29,7 @@ LOGISTIC_PENALTIES = tuple(10.0**-k for k in range(7))
 FOLDS = 3
 STEPS, MEMORY = 200, 10  # of L-BFGS
 PAPER_EPOCHS, PAPER_LR, PAPER_BETAS, PAPER_DECAY = 200, 1e-3, (0.9, 0.98), 1.0
+PAPER_DECAYS = (0.0, 0.1, 0.3, 1.0, 3.0)
 # The logit of a class that no example of the fit showed: finite also in float32, below every other.
 NEVER = torch.finfo(torch.float32).min
 
@@ -63,6 +64,22 @@ class Probe:
         return float(accuracy(self.logits(features), labels))
 
 
+@dataclass(frozen=True)
+class ProbePath:
+    """Probes of one family fitted to the same examples, `probes[k]` at the k-th penalty, and which the preset chooses.
+
+    `chosen` is the place of the penalty chosen inside the examples of the fit; nothing else was looked at.
+    """
+
+    probes: tuple[Probe, ...]
+    chosen: int
+
+
+def chosen_of(path: ProbePath) -> Probe:
+    """Return the probe at the penalty that was chosen inside the examples of the fit."""
+    return path.probes[path.chosen]
+
+
 def fit_ridge_probe(
     features: Tensor, labels: Tensor, *, classes: int | None = None, penalties: Sequence[float] = RIDGE_PENALTIES
 ) -> Probe:
@@ -88,6 +105,21 @@ def fit_ridge_probe(
     >>> probe.accuracy(torch.tensor([[4.9], [5.1]]), torch.tensor([0, 1]))
     1.0
     """
+    return chosen_of(ridge_path(features, labels, classes=classes, penalties=penalties))
+
+
+def ridge_path(
+    features: Tensor, labels: Tensor, *, classes: int | None = None, penalties: Sequence[float] = RIDGE_PENALTIES
+) -> ProbePath:
+    """Fit a ridge probe at every penalty, all from one eigendecomposition; arguments and refusals of `fit_ridge_probe`.
+
+    The chosen one is that of least leave-one-out error, which is what `fit_ridge_probe` returns.
+
+    >>> x, y = torch.tensor([[0.0], [1.0], [9.0], [10.0]]), torch.tensor([0, 0, 1, 1])
+    >>> path = ridge_path(x, y, penalties=[0.5, 1.0])
+    >>> [round(float(probe.weight[1]), 4) for probe in path.probes]  # ΣΦY / (ΣΦ² + λ unit) = 9 / 82 / (1 + λ)
+    [0.0732, 0.0549]
+    """
     total = check_fit(features, labels, classes)
     check_penalties(penalties)
     present, place = torch.unique(labels, return_inverse=True)
@@ -104,11 +136,17 @@ def fit_ridge_probe(
         [penalty * unit / (variances + penalty * unit) for penalty in penalties],
         len(phi),
     )
-    best = int(errors.argmin())
-    weight = ((loadings / (variances + penalties[best] * unit)) @ coordinates).T
-    bias = shares - weight @ features.detach().mean(0, dtype=torch.float64)
-    settings = {"penalty": penalties[best], "leave_one_out_error": float(errors[best])}
-    return Probe(*spread(weight, bias, present, total), "ridge", MappingProxyType(settings))
+    weights = [((loadings / (variances + penalty * unit)) @ coordinates).T for penalty in penalties]
+    centre = features.detach().mean(0, dtype=torch.float64)
+    probes = tuple(
+        Probe(
+            *spread(weight, shares - weight @ centre, present, total),
+            "ridge",
+            MappingProxyType({"penalty": penalty, "leave_one_out_error": float(error)}),
+        )
+        for weight, penalty, error in zip(weights, penalties, errors, strict=True)
+    )
+    return ProbePath(probes, int(errors.argmin()))
 
 
 def leave_one_out_errors(
@@ -159,23 +197,83 @@ def fit_logistic_probe(
     >>> probe.accuracy(torch.tensor([[4.9], [5.1]]), torch.tensor([0, 1]))
     1.0
     """
+    total, present, place = check_cross_validated(features, labels, classes, penalties)
+    design, rotation = standard_axes(features)
+    parts = stratified_parts(labels, FOLDS, generator)
+    penalty, start = cross_validated_penalty(design.float(), place, parts, sorted(penalties, reverse=True))
+    solution = likeliest(design, place, penalty, start.double(), tolerance=1e-6)
+    return logistic_probe(solution, rotation, features, present, total, penalty)
+
+
+def logistic_path(
+    features: Tensor,
+    labels: Tensor,
+    *,
+    classes: int | None = None,
+    generator: torch.Generator,
+    penalties: Sequence[float] = LOGISTIC_PENALTIES,
+) -> ProbePath:
+    """Fit a logistic probe at every penalty, each from the next stronger; arguments and refusals of `fit_logistic_probe`.
+
+    The chosen one is the probe of `fit_logistic_probe` for the same generator. The others are there to be compared with
+    it: fitted in float32, until no slope exceeds 3e-6, so that the weakest penalties are not quite at their minimum.
+
+    >>> x, y = torch.tensor([[0.0], [1.0], [2.0], [8.0], [9.0], [10.0]]), torch.tensor([0, 0, 0, 1, 1, 1])
+    >>> path = logistic_path(x, y, generator=torch.Generator().manual_seed(0), penalties=[1.0, 0.01])
+    >>> [probe.settings["penalty"] for probe in path.probes], path.chosen
+    ([1.0, 0.01], 1)
+    """
+    total, present, place = check_cross_validated(features, labels, classes, penalties)
+    design, rotation = standard_axes(features)
+    parts, falling = stratified_parts(labels, FOLDS, generator), sorted(penalties, reverse=True)
+    chosen, start = cross_validated_penalty(design.float(), place, parts, falling)
+    solutions = falling_path(design.float(), place, falling)
+    solutions[chosen] = likeliest(design, place, chosen, start.double(), tolerance=1e-6)
+    probes = [
+        logistic_probe(solutions[penalty].double(), rotation, features, present, total, penalty)
+        for penalty in penalties
+    ]
+    return ProbePath(tuple(probes), list(penalties).index(chosen))
+
+
+def falling_path(design: Tensor, labels: Tensor, penalties: Sequence[float]) -> dict[float, Tensor]:
+    """Return the coefficients `[c k]` at each of falling penalties, each found from those of the one before."""
+    solutions, solution = {}, design.new_zeros(int(labels.max()) + 1, design.shape[1])
+    for penalty in penalties:
+        solution = likeliest(design, labels, penalty, solution, tolerance=3e-6)
+        solutions[penalty] = solution
+    return solutions
+
+
+def check_cross_validated(
+    features: Tensor, labels: Tensor, classes: int | None, penalties: Sequence[float]
+) -> tuple[int, Tensor, Tensor]:
+    """Refuse what cannot be cross-validated; return how many classes there are, which occur, and each example's place."""
     total = check_fit(features, labels, classes)
     check_penalties(penalties)
     present, place = torch.unique(labels, return_inverse=True)
     if len(present) == len(labels):
         raise ValueError("labels: expected a class with at least two examples, to cross-validate with, got one of each")
+    return total, present, place
+
+
+def standard_axes(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return standardised features on their principal axes with a column of ones, `[n k+1]`, and the way there `[d k]`."""
     size = positive(centred(features).square().mean(0).sqrt())
     standard = centred(features) / size
     variances, loadings = principal_axes(standard)
     rotation = loadings / variances.sqrt()
-    design = torch.cat([standard @ rotation, standard.new_ones(len(labels), 1)], 1)
-    parts = stratified_parts(labels, FOLDS, generator)
-    penalty, start = cross_validated_penalty(design.float(), place, parts, sorted(penalties, reverse=True))
-    solution = likeliest(design, place, penalty, start.double(), tolerance=1e-6)
-    weight = solution[:, :-1] @ rotation.T / size
+    return torch.cat([standard @ rotation, standard.new_ones(len(standard), 1)], 1), rotation / size[:, None]
+
+
+def logistic_probe(
+    solution: Tensor, rotation: Tensor, features: Tensor, present: Tensor, classes: int, penalty: float
+) -> Probe:
+    """Return the probe of raw features whose coefficients on their standard axes are `solution`."""
+    weight = solution[:, :-1] @ rotation.T
     bias = solution[:, -1] - weight @ features.detach().mean(0, dtype=torch.float64)
     settings = MappingProxyType({"penalty": penalty, "folds": FOLDS})
-    return Probe(*spread(weight, bias, present, total), "logistic", settings)
+    return Probe(*spread(weight, bias, present, classes), "logistic", settings)
 
 
 def cross_validated_penalty(
@@ -269,7 +367,12 @@ def cross_entropy_slope(design: Tensor, labels: Tensor, coefficients: Tensor) ->
 
 
 def fit_paper_probe(
-    features: Tensor, labels: Tensor, *, classes: int | None = None, generator: torch.Generator
+    features: Tensor,
+    labels: Tensor,
+    *,
+    classes: int | None = None,
+    generator: torch.Generator,
+    weight_decay: float = PAPER_DECAY,
 ) -> Probe:
     """Train a readout as arXiv 2605.27078 does: AdamW, 200 full-batch epochs of cross-entropy, no bias, in float32.
 
@@ -282,28 +385,65 @@ def fit_paper_probe(
         labels: `[n]`, whole numbers from 0 to classes − 1.
         classes: how many there are; the largest label + 1 if left out.
         generator: draws W.
+        weight_decay: per unit of learning rate and step, in place of the published 1.0.
 
     Raises:
-        ValueError: as `fit_ridge_probe`.
+        ValueError: as `fit_ridge_probe`, or the weight decay is negative.
 
     >>> x, y = torch.tensor([[-5.0], [-4.0], [4.0], [5.0]]), torch.tensor([0, 0, 1, 1])
     >>> fit_paper_probe(x, y, generator=torch.Generator().manual_seed(0)).weight.shape
     torch.Size([2, 1])
     """
+    return chosen_of(paper_path(features, labels, classes=classes, generator=generator, penalties=[weight_decay]))
+
+
+def paper_path(
+    features: Tensor,
+    labels: Tensor,
+    *,
+    classes: int | None = None,
+    generator: torch.Generator,
+    penalties: Sequence[float] = PAPER_DECAYS,
+) -> ProbePath:
+    """Train `fit_paper_probe` at every weight decay, each from the same first weights; its other arguments and refusals.
+
+    Nothing is chosen: the place marked is that of the weight decay closest to the published 1.0.
+
+    >>> x, y = torch.tensor([[-5.0], [-4.0], [4.0], [5.0]]), torch.tensor([0, 0, 1, 1])
+    >>> path = paper_path(x, y, generator=torch.Generator().manual_seed(0))
+    >>> [probe.settings["weight_decay"] for probe in path.probes], path.chosen
+    ([0.0, 0.1, 0.3, 1.0, 3.0], 3)
+    """
     total = check_fit(features, labels, classes)
-    inputs, answers = features.detach().float(), labels.long()
-    width = inputs.shape[1]
-    weight = (torch.randn(total, width, generator=generator) / math.sqrt(width)).to(inputs.device)
-    mean, square = torch.zeros_like(weight), torch.zeros_like(weight)
-    # By hand, because importing torch.optim takes seconds; tested equal to torch.optim.AdamW.
+    if not penalties or min(penalties) < 0:
+        raise ValueError(f"weight decays: expected at least one, none negative, got {list(penalties)}")
+    inputs, answers, width = features.detach().float(), labels.long(), features.shape[1]
+    start = (torch.randn(total, width, generator=generator) / math.sqrt(width)).to(inputs.device)
+    probes = tuple(
+        Probe(
+            trained_readout(inputs, answers, start, decay).double(),
+            None,
+            "paper",
+            MappingProxyType({"epochs": PAPER_EPOCHS, "lr": PAPER_LR, "weight_decay": decay}),
+        )
+        for decay in penalties
+    )
+    return ProbePath(probes, min(range(len(penalties)), key=lambda place: abs(penalties[place] - PAPER_DECAY)))
+
+
+def trained_readout(inputs: Tensor, labels: Tensor, start: Tensor, decay: float) -> Tensor:
+    """Return a readout `[c d]` after the published training from `start`.
+
+    By hand, because importing torch.optim takes seconds; tested equal to torch.optim.AdamW.
+    """
+    weight, mean, square = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
     for epoch in range(1, PAPER_EPOCHS + 1):
-        slope = cross_entropy_slope(inputs, answers, weight)[1]
+        slope = cross_entropy_slope(inputs, labels, weight)[1]
         mean.lerp_(slope, 1 - PAPER_BETAS[0])
         square.lerp_(slope.square(), 1 - PAPER_BETAS[1])
         size = (square / (1 - PAPER_BETAS[1] ** epoch)).sqrt_().add_(1e-8)
-        weight.mul_(1 - PAPER_LR * PAPER_DECAY).addcdiv_(mean, size, value=-PAPER_LR / (1 - PAPER_BETAS[0] ** epoch))
-    settings = {"epochs": PAPER_EPOCHS, "lr": PAPER_LR, "weight_decay": PAPER_DECAY}
-    return Probe(weight.double(), None, "paper", MappingProxyType(settings))
+        weight.mul_(1 - PAPER_LR * decay).addcdiv_(mean, size, value=-PAPER_LR / (1 - PAPER_BETAS[0] ** epoch))
+    return weight
 
 
 def stratified_parts(labels: Tensor, parts: int, generator: torch.Generator) -> list[Tensor]:
