@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
+from small_networks import BATCH, EVERYTHING, TRAIN, everything
 from twoclocks.recipes import modular_addition
 from twoclocks.store import load, read_snapshot, read_state
 from twoclocks.training.loop import train
+from twoclocks.training.modules import shuffled_batches
+from twoclocks.training.recipe import Problem, Weights
 from twoclocks.trajectory import Snapshot
 
 RECIPE = modular_addition(p=23, width=16, hidden=32, lr=1e-2, steps=330)
@@ -24,6 +33,9 @@ import os, signal, sys, time
 from twoclocks.store import RunWriter
 from twoclocks.recipes import modular_addition
 from twoclocks.training.loop import train
+
+sys.path.insert(0, sys.argv[4])
+from small_networks import EVERYTHING
 
 folder, moment, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
 append, write_state = RunWriter.append, RunWriter.write_state
@@ -49,7 +61,7 @@ def write_state_or_die(writer, step, tensors):
     write_state(writer, step, tensors)
 
 RunWriter.append, RunWriter.write_state = append_or_die, write_state_or_die
-recipe = modular_addition(p=23, width=16, hidden=32, lr=1e-2, steps=330)
+recipe = EVERYTHING if sys.argv[5] == "everything" else modular_addition(p=23, width=16, hidden=32, lr=1e-2, steps=330)
 train(recipe, seeds=(0, 1), folder=folder, progress=progress)
 """
 
@@ -61,27 +73,35 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def started(folder: Path, moment: str, at: int = 0) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder), moment, str(at)])
+@pytest.fixture(scope="module")
+def uninterrupted_everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("everything")
+    train(EVERYTHING, seeds=SEEDS, folder=folder)
+    return folder
 
 
-def assert_same_end(folder: Path, uninterrupted: Path) -> None:
+def started(folder: Path, moment: str, at: int = 0, recipe: str = "modular-addition") -> subprocess.Popen[bytes]:
+    given = [str(folder), moment, str(at), str(Path(__file__).parent), recipe]
+    return subprocess.Popen([sys.executable, "-c", CHILD, *given])
+
+
+def assert_same_end(folder: Path, uninterrupted: Path, *, snapshots: int = 10, tensors: int = 9) -> None:
     """The last record of every step, every snapshot, and the state but for its cost: equal to the last bit."""
     assert last_records(folder) == last_records(uninterrupted)
     names = sorted(path.name for path in (uninterrupted / "snapshots").iterdir())
     assert sorted(path.name for path in (folder / "snapshots").iterdir()) == names
-    assert len(names) > 10
+    assert len(names) > snapshots
     for name in names:
-        assert_same_snapshot(*(read_snapshot(run / "snapshots" / name) for run in (folder, uninterrupted)))
+        assert_same_snapshot(tensors, *(read_snapshot(run / "snapshots" / name) for run in (folder, uninterrupted)))
     mine, theirs = read_state(folder), read_state(uninterrupted)
     assert mine is not None and theirs is not None and mine.step == theirs.step == 330
     for name in ("weights", "first_moment", "second_moment", "diverged_at"):
         np.testing.assert_array_equal(mine.tensors[name], theirs.tensors[name])
 
 
-def assert_same_snapshot(mine: Snapshot, theirs: Snapshot) -> None:
+def assert_same_snapshot(tensors: int, mine: Snapshot, theirs: Snapshot) -> None:
     assert (mine.step, mine.flow_time, set(mine.tensors)) == (theirs.step, theirs.flow_time, set(theirs.tensors))
-    assert len(mine.tensors) == 9
+    assert len(mine.tensors) == tensors
     for name, tensor in mine.tensors.items():
         assert tensor.dtype == theirs.tensors[name].dtype
         np.testing.assert_array_equal(tensor, theirs.tensors[name])
@@ -102,6 +122,46 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
     run = train(RECIPE, seeds=SEEDS, folder=tmp_path / "run")
     assert_same_end(tmp_path / "run", uninterrupted)
     assert run.last_step == 330
+
+
+@pytest.mark.parametrize("at", [130, 210])
+def test_batches_schedule_and_several_rules_are_taken_up_to_the_last_bit(
+    at: int, tmp_path: Path, uninterrupted_everything: Path
+) -> None:
+    """At 130 the blocks have moments of every kind; after 170 one of them is frozen."""
+    assert started(tmp_path / "run", "progress", at, "everything").wait(120) == -signal.SIGKILL
+    held = read_state(tmp_path / "run")
+    assert (held.step if held else 0) == 100 * (at // 100)
+    train(EVERYTHING, seeds=SEEDS, folder=tmp_path / "run")
+    assert_same_end(tmp_path / "run", uninterrupted_everything, snapshots=6, tensors=11)
+
+
+def test_a_diverged_run_of_batches_is_taken_up_as_it_stood(tmp_path: Path) -> None:
+    """It stands at the batch that it stopped with, not at that of the step at which it is taken up."""
+    recipe = replace(EVERYTHING, settings={"lr": 1e-3, "steps": 250}, problem=poisoned)
+
+    def interrupt(step: int, steps: int) -> None:
+        if step == 150:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, folder=tmp_path / "cut", progress=interrupt)
+    resumed, whole = train(recipe, folder=tmp_path / "cut"), train(recipe, folder=tmp_path / "whole")
+    assert resumed.events == whole.events and len(whole.events) == 1
+    assert last_records(tmp_path / "cut") == last_records(tmp_path / "whole")
+    assert np.isfinite(whole.scalars["gradient_norm.readout"].value).all()
+
+
+def poisoned(settings: Mapping[str, Any]) -> Problem:
+    """Return the problem of three layers, whose logits of one batch alone are not finite."""
+    problem = everything(settings)
+    poison = shuffled_batches(TRAIN, BATCH)(0, 30)
+
+    def gradient(weights: Weights, rows: Tensor | None) -> tuple[Tensor, Weights]:
+        logits, found = problem.gradient(weights, rows)
+        return (logits * math.inf if rows is not None and torch.equal(rows, poison) else logits), found
+
+    return replace(problem, gradient=gradient)
 
 
 def test_a_training_killed_from_outside_at_several_moments_ends_the_same(tmp_path: Path, uninterrupted: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from small_networks import BATCH, BLOCKS, TRAIN, falling, recipe_of, several_rules, three_layers_problem
 from twoclocks.errors import InputError
-from twoclocks.recipes import modular_addition
+from twoclocks.optimiser_of import is_decay_coupled, momentum_of
+from twoclocks.recipes import deep_linear, modular_addition
 from twoclocks.training.loop import advanced, flat, named, set_up, standing, torch_threads, train
 from twoclocks.training.models import (
     EmbeddingMLP,
@@ -25,8 +28,9 @@ from twoclocks.training.models import (
     structured_features,
     structured_gradient,
 )
-from twoclocks.training.optimizers import AdamW, adamw_update, zero_moments
-from twoclocks.training.recipe import Recipe
+from twoclocks.training.modules import shuffled_batches
+from twoclocks.training.optimizers import AdamW, Frozen, GradientDescent, adamw_update, zero_moments
+from twoclocks.training.recipe import Recipe, Weights
 from twoclocks.training.tasks import Pairs, modular_addition_task
 from twoclocks.trajectory import SaveAt, Trajectory
 
@@ -145,6 +149,85 @@ def test_adamw_is_that_of_torch_for_100_updates() -> None:
         parameter.grad = gradient
         optimizer.step()
     torch.testing.assert_close(weights, parameter.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_gradient_of_some_pairs_is_autograd() -> None:
+    model, pairs, problem = plain_model(SMALL, torch.float64), task_of(SMALL), SMALL.problem(SMALL.settings)
+    weights, rows = {name: weight.detach() for name, weight in model.named_parameters()}, torch.tensor([7, 3, 99])
+    loss = F.cross_entropy(model(pairs.left[rows], pairs.right[rows]), pairs.labels[rows])
+    expected = torch.autograd.grad(loss, tuple(model.parameters()))
+    gradient = problem.gradient(weights, rows)[1]
+    for name, of_name in zip(weights, expected, strict=True):
+        torch.testing.assert_close(gradient[name], of_name, rtol=1e-10, atol=1e-15)
+
+
+def test_a_linear_network_has_no_gradient_of_some_examples() -> None:
+    recipe = deep_linear()
+    problem = recipe.problem(recipe.settings)
+    with pytest.raises(InputError, match="trained on all examples at once"):
+        problem.gradient(problem.initial(0), torch.tensor([0]))
+
+
+def test_a_gradient_is_read_by_name_whatever_its_order() -> None:
+    problem = three_layers_problem()
+
+    def backwards(weights: Weights, rows: Tensor | None) -> tuple[Tensor, Weights]:
+        logits, gradient = problem.gradient(weights, rows)
+        return logits, dict(reversed(gradient.items()))
+
+    assert_same_recording(
+        train(recipe_of(problem, steps=20)), train(recipe_of(replace(problem, gradient=backwards), steps=20))
+    )
+
+
+def test_a_schedule_is_recorded_as_it_acted() -> None:
+    trajectory = train(recipe_of(three_layers_problem(schedule=falling), lr=0.01, steps=60))
+    lr, flow_time = trajectory.scalars["lr"], trajectory.scalars["flow_time"]
+    assert lr.step.tolist() == flow_time.step.tolist() and len(lr.step) > 10
+    for step, rate, time in zip(lr.step, lr.value[0], flow_time.value[0], strict=True):
+        assert rate == pytest.approx(0.01 * falling(max(step, 1)), rel=1e-12)
+        assert time == pytest.approx(0.01 * sum(falling(update) for update in range(1, step + 1)), rel=1e-12)
+    assert trajectory.snapshots[-1].flow_time == flow_time.value[0, -1]
+    constant = train(recipe_of(three_layers_problem(schedule=lambda update: 1.0), steps=20))
+    assert_same_recording(constant, train(recipe_of(three_layers_problem(), steps=20)))
+
+
+@pytest.mark.parametrize("factor", [-0.1, float("nan"), float("inf")])
+def test_a_schedule_without_sense_is_refused(factor: float) -> None:
+    with pytest.raises(InputError, match="a schedule must give finite factors from 0 on"):
+        train(recipe_of(three_layers_problem(schedule=lambda update: factor), steps=3))
+
+
+def test_a_frozen_block_stays_and_the_others_move() -> None:
+    rules = {**several_rules(), "outer": Frozen()}
+    trajectory = train(recipe_of(three_layers_problem(rules=rules), steps=30))
+    first, last = trajectory.snapshots[0].tensors, trajectory.snapshots[-1].tensors
+    for block, names in BLOCKS.items():
+        for name in names:
+            assert np.array_equal(first[f"weights/{name}"], last[f"weights/{name}"]) == (block == "outer")
+    assert trajectory.scalars["update_size.outer"].value.max() == 0.0
+    assert trajectory.settings["rules"]["outer"] == {"name": "Frozen"}
+    assert trajectory.settings["rules"]["hidden"]["name"] == "Muon"
+
+
+def test_what_is_said_of_the_optimiser_and_its_objective() -> None:
+    """F is written where something descends it; ‖∇F‖² where its gradient is that of all examples."""
+    plain = GradientDescent(0.1, 1e-3)
+    cases: list[tuple[dict[str, Any], dict[str, Any], str | None, set[str]]] = [
+        ({}, {"optimizer": "sgd"}, "coupled", {"objective", "squared_gradient_norm"}),
+        ({"batches": shuffled_batches(TRAIN, BATCH)}, {"optimizer": "sgd"}, "coupled", {"objective"}),
+        ({}, {"optimizer": "sgd", "momentum": 0.9}, None, set()),
+        ({}, {}, "decoupled", set()),
+        ({"rules": several_rules()}, {}, None, set()),
+        ({"rules": dict.fromkeys(BLOCKS, plain)}, {}, "coupled", {"objective", "squared_gradient_norm"}),
+    ]
+    for how, settings, decay, written in cases:
+        trajectory = train(recipe_of(three_layers_problem(**how), steps=3, **settings))
+        assert trajectory.settings.get("decay") == decay
+        assert set(trajectory.scalars) & {"objective", "squared_gradient_norm"} == written
+    assert len(cases) == 6
+    with_momentum = train(recipe_of(three_layers_problem(), steps=3, optimizer="sgd", momentum=0.9))
+    assert momentum_of(with_momentum) == 0.9 and is_decay_coupled(with_momentum) is None
 
 
 def test_split_holds_every_pair_once_and_depends_on_its_seed() -> None:

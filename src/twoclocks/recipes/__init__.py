@@ -8,9 +8,16 @@ from typing import Any
 
 from twoclocks.errors import InputError, nearest
 from twoclocks.recipes.deep_linear import deep_linear
+from twoclocks.recipes.label_noise import label_noise
+from twoclocks.recipes.mnist_large_init import mnist_large_init
 from twoclocks.recipes.modular_addition import modular_addition
 from twoclocks.recipes.modular_addition_published import modular_addition_published
+from twoclocks.recipes.modular_addition_transformer import modular_addition_transformer
+from twoclocks.recipes.muon_collapse import muon_collapse
+from twoclocks.recipes.s5 import s5
 from twoclocks.recipes.separable_logistic import separable_logistic
+from twoclocks.recipes.softmax_collapse import softmax_collapse
+from twoclocks.recipes.sparse_parity import sparse_parity
 from twoclocks.recipes.two_layer_relu import two_layer_relu
 from twoclocks.training.recipe import Recipe
 
@@ -18,6 +25,13 @@ RECIPES: Mapping[str, Callable[..., Recipe]] = MappingProxyType(
     {
         "modular-addition": modular_addition,
         "modular-addition-published": modular_addition_published,
+        "modular-addition-transformer": modular_addition_transformer,
+        "s5": s5,
+        "sparse-parity": sparse_parity,
+        "mnist-large-init": mnist_large_init,
+        "label-noise": label_noise,
+        "muon-collapse": muon_collapse,
+        "softmax-collapse": softmax_collapse,
         "two-layer-relu": two_layer_relu,
         "deep-linear": deep_linear,
         "separable-logistic": separable_logistic,
@@ -27,10 +41,17 @@ RECIPES: Mapping[str, Callable[..., Recipe]] = MappingProxyType(
 __all__ = [
     "RECIPES",
     "deep_linear",
+    "label_noise",
+    "mnist_large_init",
     "modular_addition",
     "modular_addition_published",
+    "modular_addition_transformer",
+    "muon_collapse",
     "recipe",
+    "s5",
     "separable_logistic",
+    "softmax_collapse",
+    "sparse_parity",
     "two_layer_relu",
 ]
 

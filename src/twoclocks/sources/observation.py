@@ -3,9 +3,11 @@
 The journal's names: `train_loss`, `train_accuracy`, `train_margin_min`, `train_margin_q01`, `train_margin_median`, the
 same for `heldout_`, `logit_scale`, `weight_norm`, and for each block of parameters `block_norm.<block>` and, of the one
 optimiser step before, `update_size.<block>` (‖Δθ_b‖ / ‖θ_b‖) and `loss_decrease.<block>` (−⟨∇_b loss, Δθ_b⟩). Where the
-gradient is at hand: `gradient_norm.<block>`, of the loss without its decay; in our own training at this step and of all
-training examples, in a recorded one that of the step before and of its batch, as the optimiser used it. Losses and margins
-are computed in float64 from the logits as the network gave them, before any rounding for storage.
+gradient is at hand: `gradient_norm.<block>`, of the loss without its decay; in our own training at this step, of all
+training examples or, where these are taken in batches, of the batch of the next update; in a recorded one that of the step
+before and of its batch, as the optimiser used it. `loss_decrease` has the gradient that its update was computed from, be it
+of all examples or of a batch. Losses, accuracies and margins are always of a whole split, and are computed in float64 from
+the logits as the network gave them, before any rounding for storage.
 """
 
 from __future__ import annotations

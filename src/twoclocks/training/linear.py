@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from twoclocks.errors import InputError
 from twoclocks.training.models import cross_entropy_gradient, lookup_of
 from twoclocks.training.recipe import Problem, Weights
 from twoclocks.training.tasks import Pairs
@@ -112,7 +113,9 @@ def linear_network(
         features = inputs[split].through(product(below) if below else torch.eye(last.shape[1], dtype=last.dtype))
         return features, features @ last.T
 
-    def gradient(weights: Weights) -> tuple[Tensor, dict[str, Tensor]]:
+    def gradient(weights: Weights, rows: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        if rows is not None:
+            raise InputError("a linear network is trained on all examples at once, it has no gradient of some of them")
         layers = matrices(weights)
         logits = inputs["train"].through(product(layers))
         by_map = inputs["train"].gathered(target.gradient(logits))

@@ -44,8 +44,12 @@ from twoclocks.training.optimizers import (
     GradientDescent,
     GradientFlow,
     Moments,
-    Rule,
-    is_coupled,
+    Update,
+    coupled_decay,
+    described,
+    is_decoupled,
+    per_block,
+    rule_at,
     updated,
     zero_moments,
 )
@@ -53,7 +57,7 @@ from twoclocks.training.polish import Objective, Polished, polished
 from twoclocks.training.recipe import Problem, Recipe, Weights
 from twoclocks.trajectory import Array, EvalBatch, Float, Trajectory
 
-STATE_EVERY = 100  # a kill loses at most so many steps
+STATE_EVERY = 100  # a kill loses at most so many steps, or a thousandth of all where that is more
 PROGRESS_EVERY = 10
 Progress = Callable[[int, int], None]
 
@@ -62,6 +66,7 @@ Progress = Callable[[int, int], None]
 class Run:
     """One run standing at a step: flat weights, moments, and what the training forward and backward gave there.
 
+    Logits and gradient are those of the batch that its next update is computed from, where the problem has batches.
     `before` holds the weights one step earlier and `gradient_before` their gradient, where the run has moved since it
     was begun or resumed. A diverged run stands still, while `step` goes on with the others.
     """
@@ -79,19 +84,44 @@ class Run:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A recipe set up: its problem, its update rule, its weights' shapes, and the examples whose features are kept."""
+    """A recipe set up: its problem, its update rule, its weights' shapes, and the examples whose features are kept.
+
+    `factors[k]` is the sum of the first k learning rates over the constant one; None where they do not change.
+    """
 
     recipe: Recipe
     seeds: tuple[int, ...]
     problem: Problem
-    rule: Rule
+    rule: Update
     shapes: Mapping[str, torch.Size]
     kept: Mapping[str, Tensor]
+    factors: Float | None = None
 
     @property
     def steps(self) -> int:
         """Return the number of optimiser steps."""
         return int(self.recipe.settings["steps"])
+
+    @property
+    def decay(self) -> float | None:
+        """Return the λ_w with which F = loss + (λ_w / 2) ‖θ‖² descends; None where no such F does."""
+        return coupled_decay(self.rule)
+
+    def factor(self, update: int) -> float:
+        """Return the factor of every learning rate at the update of that number, counted from 1."""
+        return 1.0 if self.problem.schedule is None else self.problem.schedule(update)
+
+    def lr(self, step: int) -> float:
+        """Return the learning rate of the update that led to a step, at step 0 that of the first."""
+        return self.rule.lr * self.factor(max(step, 1))
+
+    def flow_time(self, step: int) -> float:
+        """Return the sum of the learning rates until a step."""
+        return float((step if self.factors is None else self.factors[step]) * self.rule.lr)
+
+    def batch(self, seed: int, step: int) -> Tensor | None:
+        """Return the training examples `[b]` that a run's update from `step` on is computed from; None: all of them."""
+        return None if self.problem.batches is None else self.problem.batches(seed, step)
 
 
 @dataclass(frozen=True)
@@ -160,18 +190,33 @@ def checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 def set_up(recipe: Recipe, seeds: tuple[int, ...]) -> Experiment:
     """Build what a recipe describes."""
     settings, problem = recipe.settings, recipe.problem(recipe.settings)
-    rule = rule_of(settings)
     shapes = {name: weight.shape for name, weight in problem.initial(seeds[0]).items()}
+    rules = problem.rules
+    rule = rule_of(settings) if rules is None else per_block(rules, problem.blocks, shapes, float(settings["lr"]))
     kept = {split: sample(len(labels), recipe.save_at.examples) for split, labels in problem.labels.items()}
-    return Experiment(recipe, seeds, problem, rule, shapes, kept)
+    return Experiment(recipe, seeds, problem, rule, shapes, kept, sums_of(problem.schedule, int(settings["steps"])))
 
 
-def rule_of(settings: Mapping[str, Any]) -> Rule:
+def sums_of(schedule: Callable[[int], float] | None, steps: int) -> Float | None:
+    """Return the sums `[steps + 1]` of the first 0, 1, … factors of the learning rate; None where they are all 1.
+
+    >>> sums_of(lambda update: 1 / update, 2)
+    array([0. , 1. , 1.5])
+    """
+    if schedule is None:
+        return None
+    factors = np.array([0.0, *(schedule(update) for update in range(1, steps + 1))])
+    if not (np.isfinite(factors) & (factors >= 0)).all():
+        raise InputError(f"a schedule must give finite factors from 0 on, got {factors.min():g} to {factors.max():g}")
+    return np.asarray(factors.cumsum())
+
+
+def rule_of(settings: Mapping[str, Any]) -> AdamW | GradientDescent | GradientFlow:
     """Return the update rule that settings name: AdamW where they name none."""
     lr, decay = settings["lr"], settings["weight_decay"]
     match settings.get("optimizer", "adamw"):
         case "sgd":
-            return GradientDescent(lr, decay)
+            return GradientDescent(lr, decay, settings.get("momentum", 0.0))
         case "flow":
             return GradientFlow(lr, decay)
     return AdamW(lr, settings["beta1"], settings["beta2"], decay)
@@ -195,7 +240,7 @@ def manifest(experiment: Experiment, threads: int) -> dict[str, Any]:
         "title": recipe.title,
         "reference": recipe.source,
         "settings": dict(recipe.settings),
-        "decay": "coupled" if is_coupled(experiment.rule) else "decoupled",
+        **optimizer_entries(experiment),
         **({} if experiment.problem.end_to_end is None else {"map": "linear"}),
         "seeds": list(experiment.seeds),
         "save_at": asdict(recipe.save_at),
@@ -206,6 +251,19 @@ def manifest(experiment: Experiment, threads: int) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("twoclocks", "torch", "numpy")},
         "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "threads": threads},
     }
+
+
+def optimizer_entries(experiment: Experiment) -> dict[str, Any]:
+    """Return what run.json says of the optimiser: how the decay acts, and what the settings do not say."""
+    rule, rules = experiment.rule, experiment.problem.rules
+    entries: dict[str, Any] = {}
+    if experiment.decay is not None or is_decoupled(rule):
+        entries["decay"] = "decoupled" if experiment.decay is None else "coupled"
+    elif isinstance(rule, GradientDescent):
+        entries["optimizer"] = {"name": "SGD", "defaults": asdict(rule)}
+    if rules is not None:
+        entries["rules"] = {block: described(of) for block, of in rules.items()}
+    return entries
 
 
 def advance(experiment: Experiment, writer: RunWriter, progress: Progress, *, workers: int) -> None:
@@ -233,27 +291,28 @@ def is_to_be_polished(experiment: Experiment) -> bool:
     Decay that is not coupled has no F; without decay a cross-entropy has no minimum.
     """
     asked = bool(experiment.recipe.settings.get("polish", False))
-    bounded = experiment.rule.weight_decay > 0 or experiment.problem.loss is not None
-    return asked and bounded and is_coupled(experiment.rule)
+    if not asked or experiment.decay is None:
+        return False
+    return experiment.decay > 0 or experiment.problem.loss is not None
 
 
 def polished_run(run: Run, experiment: Experiment) -> Polished | None:
     """Return the stationary point that a run was going to; a diverged one goes nowhere."""
-    if run.diverged_at is not None:
+    if run.diverged_at is not None or experiment.decay is None:
         return None
-    return polished(objective_of(run, experiment), run.weights.double().numpy())
+    return polished(objective_of(run, experiment, experiment.decay), run.weights.double().numpy())
 
 
-def objective_of(run: Run, experiment: Experiment) -> Objective:
+def objective_of(run: Run, experiment: Experiment, decay: float) -> Objective:
     """Return F = loss + (λ_w / 2) ‖θ‖², as polishing sees it from where a run stands."""
-    problem, decay = experiment.problem, experiment.rule.weight_decay
+    problem = experiment.problem
 
     def value(weights: Float) -> float:
-        logits = problem.gradient(named(torch.from_numpy(weights), experiment))[0]
+        logits = problem.gradient(named(torch.from_numpy(weights), experiment), None)[0]
         return train_loss(logits, problem) + 0.5 * decay * float(weights @ weights)
 
     def gradient(weights: Float) -> Float:
-        of_loss = flat(problem.gradient(named(torch.from_numpy(weights), experiment))[1]).numpy()
+        of_loss = gradient_at(torch.from_numpy(weights), None, experiment)[1].numpy()
         return np.asarray(of_loss + decay * weights)
 
     force = float(run.gradient.double().norm() + decay * run.weights.double().norm())
@@ -299,7 +358,7 @@ def is_kept(step: int, experiment: Experiment) -> bool:
 
 def is_saved(step: int, experiment: Experiment) -> bool:
     """Return whether the state to resume from is written at a step."""
-    return step == experiment.steps or (step > 0 and step % STATE_EVERY == 0)
+    return step == experiment.steps or (step > 0 and step % max(STATE_EVERY, experiment.steps // 1000) == 0)
 
 
 def gone_to(
@@ -332,8 +391,14 @@ def begun_run(seed: int, experiment: Experiment) -> Run:
 
 def standing(seed: int, step: int, weights: Tensor, moments: Moments, experiment: Experiment) -> Run:
     """Return a run at a step, with the logits and the gradient of its weights."""
-    logits, gradient = experiment.problem.gradient(named(weights, experiment))
-    return Run(seed, step, weights, moments, logits, flat(gradient))
+    logits, gradient = gradient_at(weights, experiment.batch(seed, step), experiment)
+    return Run(seed, step, weights, moments, logits, gradient)
+
+
+def gradient_at(weights: Tensor, rows: Tensor | None, experiment: Experiment) -> tuple[Tensor, Tensor]:
+    """Return the logits and the flat gradient of the training examples numbered `rows` (None: all)."""
+    logits, gradient = experiment.problem.gradient(named(weights, experiment), rows)
+    return logits, flat({name: gradient[name] for name in experiment.shapes})
 
 
 def advanced(run: Run, stop: int, experiment: Experiment) -> Run:
@@ -341,37 +406,43 @@ def advanced(run: Run, stop: int, experiment: Experiment) -> Run:
     if run.diverged_at is not None:
         return replace(run, step=stop, before=None, gradient_before=None)
 
-    def gradient_at(weights: Tensor) -> Tensor:
-        return flat(experiment.problem.gradient(named(weights, experiment))[1])
-
     while run.step < stop:
-        weights, moments = updated(run.weights, run.gradient, run.moments, run.step + 1, experiment.rule, gradient_at)
-        moved = standing(run.seed, run.step + 1, weights, moments, experiment)
-        run = replace(moved, before=run.weights, gradient_before=run.gradient)
+        run = moved(run, experiment)
     return run if bool(run.logits.sum().isfinite()) else replace(run, diverged_at=stop)
+
+
+def moved(run: Run, experiment: Experiment) -> Run:
+    """Return the run one update later."""
+    update, rows = run.step + 1, experiment.batch(run.seed, run.step)
+    rule = rule_at(experiment.rule, update, experiment.factor(update))
+    weights, moments = updated(
+        run.weights, run.gradient, run.moments, update, rule, lambda at: gradient_at(at, rows, experiment)[1]
+    )
+    logits, gradient = gradient_at(weights, experiment.batch(run.seed, update), experiment)
+    return Run(run.seed, update, weights, moments, logits, gradient, before=run.weights, gradient_before=run.gradient)
 
 
 def observed(run: Run, experiment: Experiment) -> Moment:
     """Return what is recorded of a run where it stands."""
     problem, weights = experiment.problem, named(run.weights, experiment)
-    forward = {split: problem.forward(weights, split) for split in problem.labels if split != "train"}
-    logits = {"train": run.logits, **{split: of_split for split, (_, of_split) in forward.items()}}
+    needs_train = problem.batches is not None or is_kept(run.step, experiment)
+    seen = {split: problem.forward(weights, split) for split in problem.labels if split != "train" or needs_train}
+    logits = {split: of_split for split, (_, of_split) in seen.items()}
+    if problem.batches is None:
+        logits["train"] = run.logits
     scalars = {
         **{k: v for split in logits for k, v in scalars_of_logits(split, logits[split], problem.labels[split]).items()},
         **scalars_of_motion(run, experiment),
-        "lr": experiment.rule.lr,
-        "flow_time": run.step * experiment.rule.lr,
+        "lr": experiment.lr(run.step),
+        "flow_time": experiment.flow_time(run.step),
     }
     if problem.loss is not None:
-        scalars["train_loss"] = train_loss(run.logits, problem)
-    if is_coupled(experiment.rule):
-        scalars |= scalars_of_objective(run, scalars["train_loss"], experiment.rule.weight_decay)
+        scalars["train_loss"] = train_loss(logits["train"], problem)
+    if experiment.decay is not None:
+        scalars |= scalars_of_objective(run, scalars["train_loss"], experiment.decay, experiment)
     if not is_kept(run.step, experiment):
         return Moment(scalars, {})
-    features = {split: of_split for split, (of_split, _) in forward.items()}
-    return Moment(
-        scalars, kept_tensors(weights, {"train": problem.forward(weights, "train")[0], **features}, experiment)
-    )
+    return Moment(scalars, kept_tensors(weights, {split: rows for split, (rows, _) in seen.items()}, experiment))
 
 
 def scalars_of_motion(run: Run, experiment: Experiment) -> dict[str, float]:
@@ -384,13 +455,13 @@ def scalars_of_motion(run: Run, experiment: Experiment) -> dict[str, float]:
     return scalars | scalars_of_descent(named(run.gradient_before, experiment), before, weights, blocks)
 
 
-def scalars_of_objective(run: Run, loss: float, weight_decay: float) -> dict[str, float]:
-    """Return F = loss + (λ_w / 2) ‖θ‖² and ‖∇F‖², of a rule whose decay is coupled."""
+def scalars_of_objective(run: Run, loss: float, weight_decay: float, experiment: Experiment) -> dict[str, float]:
+    """Return F = loss + (λ_w / 2) ‖θ‖² and, where the gradient is that of all examples, ‖∇F‖²."""
     weights, gradient = run.weights.double(), run.gradient.double()
-    return {
-        "objective": loss + 0.5 * weight_decay * float(weights.square().sum()),
-        "squared_gradient_norm": float((gradient + weight_decay * weights).square().sum()),
-    }
+    scalars = {"objective": loss + 0.5 * weight_decay * float(weights.square().sum())}
+    if experiment.problem.batches is None:
+        scalars["squared_gradient_norm"] = float((gradient + weight_decay * weights).square().sum())
+    return scalars
 
 
 def kept_tensors(weights: Weights, features: Weights, experiment: Experiment) -> dict[str, Array]:
@@ -412,7 +483,7 @@ def write_moments(writer: RunWriter, step: int, moments: Sequence[Moment], exper
     )
     if is_kept(step, experiment):
         tensors = stack_runs([moment.tensors for moment in moments])
-        writer.write_snapshot(step, tensors, flow_time=step * experiment.rule.lr)
+        writer.write_snapshot(step, tensors, flow_time=experiment.flow_time(step))
 
 
 def eval_batches(experiment: Experiment) -> dict[str, EvalBatch]:
@@ -442,12 +513,19 @@ def resumed(experiment: Experiment, state: State) -> list[Run]:
     """Return every run as a state holds it."""
     names = ("weights", "first_moment", "second_moment")
     stored = zip(*(torch.from_numpy(state.tensors[name]) for name in names), strict=True)
-    runs = [
-        standing(seed, state.step, weights.clone(), Moments(first, second), experiment)
-        for seed, (weights, first, second) in zip(experiment.seeds, stored, strict=True)
-    ]
     stopped = state.tensors["diverged_at"].tolist()
-    return [replace(run, diverged_at=None if at < 0 else at) for run, at in zip(runs, stopped, strict=True)]
+    return [
+        resumed_run(seed, state.step, None if at < 0 else at, weights.clone(), Moments(first, second), experiment)
+        for seed, at, (weights, first, second) in zip(experiment.seeds, stopped, stored, strict=True)
+    ]
+
+
+def resumed_run(
+    seed: int, step: int, diverged_at: int | None, weights: Tensor, moments: Moments, experiment: Experiment
+) -> Run:
+    """Return one run as it stood at `step`; a diverged one with the batch that it stopped at."""
+    run = standing(seed, step if diverged_at is None else diverged_at, weights, moments, experiment)
+    return replace(run, step=step, diverged_at=diverged_at)
 
 
 def flat(tensors: Weights) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from twoclocks.training.losses import LogitGradient, cross_entropy_gradient_faithful
 from twoclocks.training.recipe import Problem, Weights
 from twoclocks.training.tasks import Pairs, PairTask
 
@@ -25,6 +26,7 @@ BLOCKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "readout": ("readout.weight", "readout.bias"),
     }
 )
+cross_entropy_gradient = cross_entropy_gradient_faithful  # of every network that is not told otherwise
 TWO_HOT_BLOCKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"hidden": ("hidden.weight", "hidden.bias"), "readout": ("readout.weight",)}
 )
@@ -79,9 +81,22 @@ def lookup_of(pairs: Pairs, symbols: int) -> Lookup:
     return Lookup(rows, users, count.cumsum(0) - count, pairs.labels)
 
 
+def pairs_at(rows: Tensor, pairs: Pairs) -> Pairs:
+    """Return the pairs numbered `rows`.
+
+    >>> pairs_at(torch.tensor([2, 0]), Pairs(*3 * [torch.tensor([7, 8, 9])])).left
+    tensor([9, 7])
+    """
+    return Pairs(pairs.left[rows], pairs.right[rows], pairs.labels[rows])
+
+
 def embedding_mlp(task: PairTask, width: int, hidden: int, *, summed: bool = False) -> Problem:
     """Return an EmbeddingMLP (width of one embedding, number of hidden units) set on a task of pairs."""
     lookups = {"train": lookup_of(task.train, task.classes), "heldout": lookup_of(task.heldout, task.classes)}
+
+    def gradient(weights: Weights, rows: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        lookup = lookups["train"] if rows is None else lookup_of(pairs_at(rows, task.train), task.classes)
+        return structured_gradient(weights, lookup)
 
     def forward(weights: Weights, split: str) -> tuple[Tensor, Tensor]:
         features = structured_features(weights, lookups[split])
@@ -93,7 +108,7 @@ def embedding_mlp(task: PairTask, width: int, hidden: int, *, summed: bool = Fal
         readout=("readout.weight", "readout.bias"),
         initial=lambda seed: initial_weights(task.classes, width, hidden, seed, summed=summed),
         forward=forward,
-        gradient=lambda weights: structured_gradient(weights, lookups["train"]),
+        gradient=gradient,
     )
 
 
@@ -166,9 +181,18 @@ class TwoHotMLP(nn.Module):
         return logits
 
 
-def two_hot_mlp(task: PairTask, hidden: int, scale: float) -> Problem:
-    """Return a TwoHotMLP (number of hidden units, scale of its initial weights) set on a task of pairs."""
+def two_hot_mlp(
+    task: PairTask, hidden: int, scale: float, *, by_logits: LogitGradient = cross_entropy_gradient
+) -> Problem:
+    """Return a TwoHotMLP (number of hidden units, scale of its initial weights) set on a task of pairs.
+
+    `by_logits` is the gradient that training follows; the problem states no loss but the cross-entropy.
+    """
     lookups = {"train": lookup_of(task.train, task.classes), "heldout": lookup_of(task.heldout, task.classes)}
+
+    def gradient(weights: Weights, rows: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        lookup = lookups["train"] if rows is None else lookup_of(pairs_at(rows, task.train), task.classes)
+        return two_hot_gradient(weights, lookup, by_logits)
 
     def forward(weights: Weights, split: str) -> tuple[Tensor, Tensor]:
         features = two_hot_features(weights, lookups[split])
@@ -180,7 +204,7 @@ def two_hot_mlp(task: PairTask, hidden: int, scale: float) -> Problem:
         readout=("readout.weight", None),
         initial=lambda seed: two_hot_weights(task.classes, hidden, scale, seed),
         forward=forward,
-        gradient=lambda weights: two_hot_gradient(weights, lookups["train"]),
+        gradient=gradient,
     )
 
 
@@ -197,28 +221,19 @@ def two_hot_features(weights: Weights, lookup: Lookup) -> Tensor:
     return F.embedding_bag(lookup.rows, torch.cat([left + weights["hidden.bias"], right]), mode="sum").relu_()
 
 
-def two_hot_gradient(weights: Weights, lookup: Lookup) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the logits `[n c]`, and by name the gradient of the mean cross-entropy over the n pairs."""
+def two_hot_gradient(
+    weights: Weights, lookup: Lookup, by_logits: LogitGradient = cross_entropy_gradient
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the logits `[n c]`, and by name the gradient of the loss whose gradient by the logits is given."""
     features = two_hot_features(weights, lookup)
     logits = features @ weights["readout.weight"].T
-    by_logits = cross_entropy_gradient(logits, lookup.labels)
-    by_table = gradient_of_table(by_logits @ weights["readout.weight"], features, lookup)
+    back = by_logits(logits, lookup.labels)
+    by_table = gradient_of_table(back @ weights["readout.weight"], features, lookup)
     return logits, {
         "hidden.weight": by_table.T,
         "hidden.bias": by_table.chunk(2)[0].sum(0),
-        "readout.weight": by_logits.T @ features,
+        "readout.weight": back.T @ features,
     }
-
-
-def cross_entropy_gradient(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the gradient of the mean cross-entropy by the logits, (softmax − one-hot) / n, `[n c]`.
-
-    >>> cross_entropy_gradient(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
-    tensor([[ 0.5000, -0.5000]])
-    """
-    gradient = torch.softmax(logits, dim=1)
-    gradient[torch.arange(len(labels)), labels] -= 1
-    return gradient.div_(len(labels))
 
 
 def gradient_of_table(by_features: Tensor, features: Tensor, lookup: Lookup) -> Tensor:

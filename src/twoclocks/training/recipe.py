@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from twoclocks.errors import InputError, nearest
+from twoclocks.training.optimizers import Rule
 from twoclocks.trajectory import SaveAt as SaveAt  # a recipe states one, and recipes import training only
 
 Weights = Mapping[str, Tensor]
@@ -37,13 +38,19 @@ class Expected:
 
 @dataclass(frozen=True)
 class Problem:
-    """One network on one task, as the training loop sees it; splits are named "train" and "heldout".
+    """One network on one task, as the training loop sees it; splits are named "train" and "heldout", others may follow.
 
-    `initial(seed)` gives the weights by name; `forward(weights, split)` the features `[n d]` that enter the readout and
-    the logits `[n c]`; `gradient(weights)` the training logits `[n c]` and the training loss's gradient by name. `readout`
-    names the readout's weight and, where it has one, its bias. `loss(logits)` is the training loss where it is not the
-    mean cross-entropy. A problem without a "heldout" split has nothing to generalise to. `end_to_end(weights)` is the map
-    `[c d]` of a network that is linear in its inputs.
+    `labels` are those trained on, noisy ones too, and those of every other split; a problem without a "heldout" split has
+    nothing to generalise to. `initial(seed)` gives the weights by name, which keep its dtype; `forward(weights, split)`
+    the features `[n d]` that enter the readout and the logits `[n c]` of all its examples. `readout` names the readout's
+    weight and, where it has one, its bias. `gradient(weights, rows)` gives the logits `[b c]` of the training examples
+    numbered `rows` (None: all), and by name the gradient of the training loss over them.
+
+    `batches(seed, step)` gives the `rows` of the update that leads from `step` to `step` + 1, as a pure function, so that
+    a resumed run draws the same ones; None: every update sees all. `loss(logits)` is the training loss of the logits of
+    all training examples where it is not the mean cross-entropy. `end_to_end(weights)` is the map `[c d]` of a network
+    that is linear in its inputs. `rules` are the update rules of the blocks where the settings do not name one for all.
+    `schedule(k)` is the factor of every learning rate at update number k = 1, 2, …; None: 1.
     """
 
     labels: Mapping[str, Tensor]
@@ -51,9 +58,12 @@ class Problem:
     readout: tuple[str, str | None]
     initial: Callable[[int], Weights]
     forward: Callable[[Weights, str], tuple[Tensor, Tensor]]
-    gradient: Callable[[Weights], tuple[Tensor, Weights]]
+    gradient: Callable[[Weights, Tensor | None], tuple[Tensor, Weights]]
+    batches: Callable[[int, int], Tensor] | None = None
     loss: Callable[[Tensor], Tensor] | None = None
     end_to_end: Callable[[Weights], Tensor] | None = None
+    rules: Mapping[str, Rule] | None = None
+    schedule: Callable[[int], float] | None = None
 
 
 @dataclass(frozen=True)
