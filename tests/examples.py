@@ -7,10 +7,10 @@ from dataclasses import fields, replace
 import numpy as np
 
 from twoclocks.advice import Stop
-from twoclocks.decomposition import Decomposition
+from twoclocks.decomposition import Decomposition, Sensitivity
 from twoclocks.diagnosis import Clock, Diagnosis, Offer
 from twoclocks.evidence import Evidence
-from twoclocks.trajectory import EvalBatch, Event, Float, Int, Series, Source, Trajectory
+from twoclocks.trajectory import EvalBatch, Event, Float, Int, Series, Snapshot, Source, Trajectory
 from twoclocks.verdicts import Outcome, Verdict
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}$x$"
@@ -230,6 +230,97 @@ def grokking(runs: int = 1) -> tuple[Evidence, Diagnosis]:
         runs=runs,
     )
     return evidence, diagnosis
+
+
+def represented(runs: int = 1) -> tuple[Evidence, Diagnosis]:
+    """Return the grokking run with all that can be measured of its representation, and with features and embedding."""
+    evidence, diagnosis = grokking(runs)
+    trajectory = replace(evidence.trajectory, snapshots=modular_snapshots(runs))
+    measured = {**evidence.measured, **representation_series(runs)}
+    sensitivity = grokking_sensitivity(runs)
+    return replace(evidence, trajectory=trajectory, measured=measured, sensitivity=sensitivity), diagnosis
+
+
+def representation_series(runs: int) -> dict[str, Series]:
+    """Return the measured series of a representation that becomes general near step 7,000 and is simplest at the end."""
+    rng = np.random.default_rng(13)
+    step = log_steps(20_000, 8)
+    fit, gen = rising(step, np.full(runs, 95.0), 9), rising(step, np.full(runs, 6000.0), 8)
+    noise = np.exp(rng.normal(0, 0.02, gen.shape))
+    values = {
+        "critical_dimension(heldout)": 62 - 48 * gen,
+        "critical_dimension(train)": 60 - 20 * fit - 26 * gen,
+        "critical_dimension_error(heldout)": 0.9 + 0 * gen,
+        "critical_dimension_error(train)": 0.8 + 0 * gen,
+        "manifold_capacity(heldout)": 20 / (62 - 48 * gen),
+        "manifold_radius(heldout)": 2.6 - 1.9 * gen,
+        "manifold_dimension(heldout)": 11 - 6 * gen,
+        "centre_alignment(heldout)": 0.3 - 0.2 * gen,
+        "axis_alignment(heldout)": 0.1 + 0.15 * gen,
+        "alignment(train)": 0.01 + 0.04 * fit + 0.05 * gen,
+        "alignment(heldout)": 0.01 + 0.005 * fit + 0.08 * gen,
+        "alignment_gap": 0.035 * fit * (1 - gen),
+        "alignment_gap_error": 0.004 + 0 * gen,
+        "kernel_distance(train: to the start)": 0.5 * fit + 0.4 * gen,
+        "kernel_change(train: from the start)": 1e-3 + 8 * fit * (1 - 0.7 * gen),
+        "kernel_velocity(train)": 1e-6 + 4e-3 * fit * (1 - fit) + 1e-4 * gen * (1 - gen),
+        "cka(train: to the end)": 0.08 + 0.3 * fit + 0.6 * gen,
+        "cka(train: to the start)": 1 - 0.5 * fit - 0.4 * gen,
+        "ildr(heldout)": 1.02 + 3 * gen,
+        "nc1(train)": 30 * (1 - fit) + 0.8 * (1 - gen) + 0.02,
+        "nc2_equinorm(train)": 0.3 - 0.2 * gen,
+        "nc2_equiangular(train)": 0.25 - 0.1 * gen,
+        "nc3(train)": 1.4 - 0.3 * fit - 0.6 * gen,
+        "nc4(train)": 0.9 * (1 - fit),
+        "readout_cosine(train fit)": 0.7 * fit + 0.2 * gen,
+        "readout_cosine(held-out fit)": 0.15 * fit + 0.72 * gen,
+    }
+    return {name: Series(name, "", step, np.asarray(value * noise)) for name, value in values.items()}
+
+
+def grokking_sensitivity(runs: int) -> Sensitivity:
+    """Return ridge probes of the grokking run whose lead over the readout hangs on the penalty before the rise."""
+    step, penalty = log_steps(20_000, 8), 10.0 ** np.arange(-6, 3)
+    native = grokking_ladder(runs).native
+    lead = (grokking_ladder(runs).train_probe - native)[:, :, None]
+    weak = 0.5 + 0.5 * np.tanh(np.log10(penalty)[::-1] / 2)
+    train_probe = np.clip(native[:, :, None] + lead * (1.6 * weak - 0.35), 0, 1)
+    heldout_probe = np.clip(native[:, :, None] + lead * (1.5 * weak + 0.1), 0, 1)
+    train_penalty = np.where(native > 0.5, 1e-1, 1e-3)
+    return Sensitivity(
+        step=step,
+        family="ridge",
+        penalty=penalty,
+        native=native,
+        train_probe=train_probe,
+        heldout_probe=heldout_probe,
+        scored=1700,
+        train_penalty=train_penalty,
+        heldout_penalty=np.full(native.shape, 1e-2),
+        best_penalty=np.full(native.shape, 1e-4),
+        best_train_probe=train_probe.max(2),
+    )
+
+
+def circles(p: int, frequencies: tuple[int, ...], sizes: tuple[float, ...]) -> Float:
+    """Return [p 2m]: every residue on a circle of each frequency."""
+    angle = 2 * np.pi * np.outer(np.arange(p), frequencies) / p
+    return np.concatenate([np.cos(angle) * sizes, np.sin(angle) * sizes], axis=1)
+
+
+def modular_snapshots(runs: int, p: int = 113, width: int = 24) -> tuple[Snapshot, ...]:
+    """Return features of 3,400 held-out sums and an embedding that go from noise to circles of frequencies 14, 5 and 41."""
+    rng = np.random.default_rng(17)
+    labels, step = np.arange(3400) % p, log_steps(20_000, 8)
+    form = np.pad(circles(p, (14, 5, 41), (1.0, 0.7, 0.5)), ((0, 0), (0, width - 6)))
+    noise = rng.normal(0, 0.4, (p, width))
+    snapshots = []
+    for moment in step.tolist():
+        gen = float(rising(np.array([moment]), np.array([6000.0]), 8)[0, 0])
+        table = np.broadcast_to(3 * (gen * form + (1 - gen) * noise), (runs, p, width))
+        tensors = {"features/heldout": table[:, labels], "weights/embedding.weight": table}
+        snapshots.append(Snapshot(moment, None, {name: array.astype(np.float32) for name, array in tensors.items()}))
+    return tuple(snapshots)
 
 
 def plain(

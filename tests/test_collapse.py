@@ -10,6 +10,7 @@ from torch.testing import assert_close
 import oracles
 from contracts import Case, check_contract
 from twoclocks.measures.collapse import (
+    inter_intra_distance_ratio,
     nc1,
     nc2_equiangular,
     nc2_equinorm,
@@ -49,6 +50,9 @@ def test_measures_of_collapse_equal_their_oracles(d: int, classes: int) -> None:
     measured = [float(measure(features, labels)) for measure in OF_FEATURES]
     expected = [oracles.nc1(phi, y), *oracles.nc2(phi, y), oracles.within_between_scatter(phi, y)]
     assert measured == pytest.approx(expected, rel=1e-9)
+    assert float(inter_intra_distance_ratio(features, labels)) == pytest.approx(
+        oracles.inter_intra_distance_ratio(phi, y), rel=1e-9
+    )
     assert float(nc3(features, labels, weight)) == pytest.approx(oracles.nc3(phi, y, weight.numpy()), rel=1e-9)
     assert float(nc4(features, labels, logits)) == pytest.approx(oracles.nc4(phi, y, logits.numpy()), abs=1e-12)
     assert float(rule_residual(logits, labels)) == pytest.approx(oracles.rule_residual(logits.numpy(), y), rel=1e-9)
@@ -149,3 +153,35 @@ def test_what_does_not_fit_is_refused_in_words() -> None:
         with pytest.raises(ValueError, match=words):
             refused()
     assert len(refusals) == 6
+
+
+def test_distances_of_a_noisy_simplex_have_the_ratio_of_their_lengths() -> None:
+    """Centres e_c are √2 apart, and every point is s from its own."""
+    classes, size, one = 5, 0.3, torch.eye(5, dtype=torch.float64)
+    features = (one[:, None] + torch.cat([size * one, -size * one])).view(-1, classes)
+    labels = torch.arange(classes).repeat_interleave(2 * classes)
+    assert float(inter_intra_distance_ratio(features, labels)) == pytest.approx(math.sqrt(2) / size, rel=1e-12)
+
+
+def test_the_distance_ratio_ignores_rotation_shift_scale_and_repeated_examples() -> None:
+    features, labels = classed(3)
+    value = inter_intra_distance_ratio(features, labels)
+    moved = 1e-3 * (features @ torch.linalg.qr(normal(5, 7, 7)).Q + 3)
+    assert_close(inter_intra_distance_ratio(moved, labels), value, rtol=1e-9, atol=0)
+    again = labels == 1
+    twice = torch.cat([features, features[again]]), torch.cat([labels, labels[again]])
+    assert_close(inter_intra_distance_ratio(*twice), value, rtol=1e-10, atol=0)
+
+
+def test_the_distance_ratio_of_collapsed_coinciding_and_constant_classes_is_an_outcome() -> None:
+    collapsed = simplex(4, 5)
+    assert float(inter_intra_distance_ratio(*collapsed)) == math.inf
+    labels = torch.tensor([0, 0, 1, 1])
+    same = torch.tensor([[0.1], [0.7], [0.3], [0.5]], dtype=torch.float64)
+    assert float(inter_intra_distance_ratio(same, labels)) == 0.0
+    assert float(inter_intra_distance_ratio(torch.full((4, 3), 0.1), labels)) == 0.0
+
+
+def test_the_distance_ratio_keeps_the_contract_of_a_measure() -> None:
+    features, labels = normal(5, 60, 7), torch.cat([torch.tensor([0, 0, 1]), torch.arange(57) % 3])
+    check_contract(Case(inter_intra_distance_ratio, {"features": features, "labels": labels}, least=3))

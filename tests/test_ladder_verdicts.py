@@ -10,10 +10,11 @@ import pytest
 
 from twoclocks.decomposition import Decomposition
 from twoclocks.evidence import telling_moments
-from twoclocks.ladder_verdicts import judge_ladder, kind_of
+from twoclocks.kinds import kind_of
+from twoclocks.ladder_verdicts import judge_ladder, rungs_of
 from twoclocks.runs import Run, run_of
 from twoclocks.sources.logs import read_columns
-from twoclocks.verdicts import Outcome
+from twoclocks.verdicts import Outcome, Verdict
 
 STEP = np.array([0, 10, 50, 100, 200, 300, 400, 500, 600, 700, 800, 1000])
 LATE = np.array([0.01] * 8 + [0.1, 0.6, 0.95, 1.0])
@@ -50,10 +51,16 @@ def ladder(
     )
 
 
+def judged(ridge: Decomposition, presets: dict[str, Decomposition], run: Run) -> dict[str, Verdict]:
+    """Return the verdicts on the ladder, and that the features changed, which a ladder alone cannot tell."""
+    moved = Verdict("TC210", "the features changed since initialisation", Outcome.SUPPORTED)
+    return judge_ladder(rungs_of(ridge, run, 0), presets, run, 0) | {"TC210": moved}
+
+
 def kind(
     label: str, native: np.ndarray[Any, Any], train: np.ndarray[Any, Any], heldout: np.ndarray[Any, Any], **options: Any
 ) -> str | None:
-    return kind_of(label, judge_ladder(ladder(native, train, heldout, **options), {}, run_with(native), 0))
+    return kind_of(label, judged(ladder(native, train, heldout, **options), {}, run_with(native)))
 
 
 RISING = np.array([0.01, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.65, 0.85, 0.97, 1.0])
@@ -99,18 +106,18 @@ def test_a_refit_is_offered_only_where_every_preset_agrees() -> None:
     run = run_with(native)
     agree = ladder(native, probe, probe)
     against = ladder(native, native, probe)
-    verdict = judge_ladder(agree, {"paper": agree}, run, 0)["TC204"]
+    verdict = judged(agree, {"paper": agree}, run)["TC204"]
     assert verdict.outcome is Outcome.SUPPORTED
     assert verdict.effect == pytest.approx(0.39)
-    assert judge_ladder(agree, {"paper": against}, run, 0)["TC204"].outcome is Outcome.UNDETERMINED
-    assert judge_ladder(against, {}, run, 0)["TC204"].outcome is Outcome.REFUTED
+    assert judged(agree, {"paper": against}, run)["TC204"].outcome is Outcome.UNDETERMINED
+    assert judged(against, {}, run)["TC204"].outcome is Outcome.REFUTED
 
 
 def test_a_lead_that_one_preset_contradicts_is_undetermined() -> None:
     run, ridge = run_with(LATE), ladder(LATE, RISING, RISING)
     contradicting = ladder(LATE, LATE, LATE)
-    assert judge_ladder(ridge, {"paper": contradicting}, run, 0)["TC201"].outcome is Outcome.UNDETERMINED
-    assert judge_ladder(ridge, {"paper": ridge}, run, 0)["TC201"].outcome is Outcome.SUPPORTED
+    assert judged(ridge, {"paper": contradicting}, run)["TC201"].outcome is Outcome.UNDETERMINED
+    assert judged(ridge, {"paper": ridge}, run)["TC201"].outcome is Outcome.SUPPORTED
 
 
 def test_noise_alone_is_called_damage_or_progress_in_at_most_one_of_twenty_draws() -> None:
@@ -118,9 +125,8 @@ def test_noise_alone_is_called_damage_or_progress_in_at_most_one_of_twenty_draws
     alarms = []
     for _ in range(200):
         probe = rng.binomial(2000, 0.3, 12) / 2000
-        verdicts = judge_ladder(
-            ladder(NEVER, probe, probe, half=1.96 * np.sqrt(0.3 * 0.7 / 2000)), {}, run_with(NEVER), 0
-        )
+        drawn = ladder(NEVER, probe, probe, half=1.96 * np.sqrt(0.3 * 0.7 / 2000))
+        verdicts = judged(drawn, {}, run_with(NEVER))
         alarms.append(verdicts["TC202"].holds or verdicts["TC203"].holds)
     assert len(alarms) == 200
     assert sum(alarms) <= 10
@@ -137,9 +143,11 @@ def test_the_presets_are_fitted_where_the_fall_is_judged_and_can_deny_it() -> No
         ladder(LATE, steady, steady),
         step=STEP[at],
         native=LATE[None, at],
+        train_probe=steady[None, at],
         heldout_probe=(steady + 0.01 * np.arange(len(STEP)))[None, at],
+        train_bias=(0.01 * np.arange(len(STEP)))[None, at],
     )
-    judged = judge_ladder(drawn, {"logistic": other}, run_with(LATE), 0)["TC203"]
-    assert judged.outcome is Outcome.UNDETERMINED
-    assert any("(logistic) fell by" in row for row in judged.evidence)
-    assert judge_ladder(drawn, {}, run_with(LATE), 0)["TC203"].outcome is Outcome.SUPPORTED
+    damage = judged(drawn, {"logistic": other}, run_with(LATE))["TC203"]
+    assert damage.outcome is Outcome.UNDETERMINED
+    assert any("(logistic) fell by" in row for row in damage.evidence)
+    assert judged(drawn, {}, run_with(LATE))["TC203"].outcome is Outcome.SUPPORTED

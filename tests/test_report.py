@@ -18,13 +18,20 @@ from hypothesis import strategies as st
 
 import examples
 from twoclocks.errors import InputError
+from twoclocks.report.embedding import MOMENTS, embedding_of, ring, told
+from twoclocks.report.embedding_figures import cyclic_colours, draw_bars, draw_plane, places
 from twoclocks.report.figures import draw_figure, draw_panel, label_rows, label_span, log_ticks
 from twoclocks.report.page import LARGEST_PAGE, asset, render_page, write_report
 from twoclocks.report.panels import Line, Mark, TimeAxis, figure_data, thinned
-from twoclocks.trajectory import Event, Series, Source
+from twoclocks.report.strip_figures import draw_heat, edges_of, share_of_width
+from twoclocks.report.strips import EDGES, strip_of
+from twoclocks.trajectory import EvalBatch, Event, Series, Snapshot, Source, Trajectory
 
-DRAWN = ["accuracy", "loss", "ladder", "ranks", "norms", "margins", "speeds"]
+DRAWN = ["accuracy", "loss", "margins", "ladder", "ranks", "norms", "speeds"]
 OF_CONDITIONS = ["leads", "decreases", "gates", "structure", "balance", "objective"]  # drawn in test_plots.py
+OF_LADDER = ["direction", "alignment"]
+OF_GEOMETRY = ["dimension", "capacity", "manifolds", "similarity", "change", "velocity", "scatter", "simplex"]
+ALL = [*DRAWN[:4], *OF_LADDER, *OF_GEOMETRY, *DRAWN[4:], *OF_CONDITIONS]
 
 
 class Elements(HTMLParser):
@@ -63,10 +70,11 @@ def page() -> str:
 
 def test_a_full_run_has_every_panel_with_lines_over_one_axis():
     figure = figure_data(*examples.grokking())
-    assert [panel.key for panel in figure.panels] == DRAWN + OF_CONDITIONS
+    assert [panel.key for panel in figure.panels] == ALL
     assert [panel.key for panel in figure.panels if panel.lines] == DRAWN
-    assert [line.name for line in figure.panels[2].lines] == ["native readout", "train-fit probe", "held-out-fit probe"]
-    assert all(line.low is not None for line in figure.panels[2].lines)
+    ladder = figure.panels[ALL.index("ladder")]
+    assert [line.name for line in ladder.lines] == ["native readout", "train-fit probe", "held-out-fit probe"]
+    assert all(line.low is not None and not line.is_error for line in ladder.lines)
     assert [m.label for m in figure.marks] == ["T_fit", "T_gen_0.9", "T_gen_0.99", "1", "2", "3"]
     assert figure.not_drawn == ("lr",)
 
@@ -325,3 +333,251 @@ def test_both_themes_have_contrast():
 def test_the_vendored_library_comes_with_its_licence():
     assert "MIT License" in asset("static", "uPlot-LICENSE")
     assert "v1.6.32" in asset("static", "uPlot.iife.min.js")[:200]
+
+
+# The representation --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def represented_page() -> str:
+    return render_page(*examples.represented())
+
+
+def test_every_measured_series_of_the_representation_stands_in_one_panel():
+    evidence, diagnosis = examples.represented()
+    figure = figure_data(evidence, diagnosis)
+    assert figure.not_drawn == ("lr",)
+    names = {panel.key: [line.name for line in panel.lines] for panel in figure.panels if panel.lines}
+    assert list(names) == [key for key in ALL if key not in OF_CONDITIONS]
+    assert names["dimension"] == ["held-out, N_crit", "train, N_crit", "manifold dimension (held-out)"]
+    assert names["alignment"] == ["train", "held-out", "gap ΔA: train − held-out"]
+    assert names["change"] == ["train: from the start"]
+    assert len(names["ranks"]) == 3  # no ratio, norm or rank of another panel crowds it
+    drawn = sum(len(names[key]) for key in OF_LADDER + OF_GEOMETRY)
+    assert drawn == len(examples.representation_series(1)) - 3  # three series of standard errors are bands
+
+
+def test_standard_errors_are_bands_of_their_own_series_alone():
+    panels = {panel.key: panel for panel in figure_data(*examples.represented()).panels}
+    held_out, _, other = panels["dimension"].lines
+    errors = examples.representation_series(1)["critical_dimension_error(heldout)"].value[0]
+    assert held_out.low is not None
+    assert held_out.high is not None
+    np.testing.assert_allclose(held_out.high - held_out.y, 2 * errors)
+    np.testing.assert_allclose(held_out.y - held_out.low, 2 * errors)
+    assert other.low is None
+    assert "Shaded: 2 standard errors to either side." in panels["dimension"].notes
+    assert [line.low is not None for line in panels["alignment"].lines] == [False, False, True]
+    plain = [line for key in ("accuracy", "norms", "ranks", "capacity") for line in panels[key].lines]
+    assert len(plain) == 12
+    assert all(line.low is None for line in plain)
+
+
+def test_a_kernel_that_has_not_moved_does_not_stretch_the_axis():
+    step = np.array([0, 1, 10])
+    name = "kernel_change(train: from the start)"
+    evidence, diagnosis = examples.plain({})
+    moved = replace(evidence, measured={name: Series(name, "", step, np.array([[3e-16, 0.1, 2.0]]))})
+    panel = next(panel for panel in figure_data(moved, diagnosis).panels if panel.key == "change")
+    assert panel.log
+    assert panel.lines[0].y.tolist() == [0.0, 0.1, 2.0]
+    assert any("1 of 3 values are 0 or less" in note for note in panel.notes)
+
+
+def test_panels_stand_in_groups_that_the_contents_name(represented_page: str):
+    contents = represented_page[represented_page.index('class="contents"') : represented_page.index('id="why"')]
+    links = re.findall(r'href="#([^"]+)"', contents)
+    assert len(links) == 14
+    assert [link for link in links if f'id="{link}"' not in represented_page] == []
+    groups = re.findall(r'<summary><h3 id="group[^>]*>([^<]+)', represented_page)
+    assert groups == [
+        "Curves",
+        "Representation and readout",
+        "Geometry of the representation",
+        "Norms, updates and gates",
+    ]
+    levels = [int(level) for level in re.findall(r"<h([1-6])", represented_page)]
+    assert max(np.diff(levels)) <= 1
+
+
+def test_the_page_of_a_representation_stays_small_with_several_runs_too(represented_page: str):
+    assert len(represented_page.encode()) <= 0.7 * LARGEST_PAGE
+    page = render_page(*examples.represented(6))
+    assert len(page.encode()) <= LARGEST_PAGE
+    assert "medians over 6 runs" in page
+    assert "Shown is run 0 of 0 to 5." in page
+
+
+def strip_case(train_probe: np.ndarray) -> object:
+    """Return the strip of one run at steps 1 and 100 whose native accuracy is .5; penalties .1, 1 and 10."""
+    evidence, _ = examples.represented()
+    given = evidence.sensitivity
+    assert given is not None
+    small = replace(
+        given, step=np.array([1, 100]), penalty=np.array([0.1, 1.0, 10.0]), native=np.full((1, 2), 0.5),
+        train_probe=train_probe, heldout_probe=np.full((1, 2, 3), 0.5),
+        train_penalty=np.array([[0.1, 10.0]]), heldout_penalty=np.array([[np.nan, 1.0]]),
+    )  # fmt: skip
+    return replace(evidence, sensitivity=small)
+
+
+def test_the_strip_holds_the_gaps_their_colours_and_the_rows_chosen():
+    strip = strip_of(strip_case(np.array([[[0.5, 0.6, 0.95], [0.2, 0.5, 0.58]]])))
+    train, heldout = strip.heats
+    np.testing.assert_allclose(train.gap, [[0.0, -0.3], [0.1, 0.0], [0.45, 0.08]], atol=1e-12)
+    middle = len(EDGES) // 2
+    assert train.level[:, 1].tolist() == [middle - 3, middle, middle + 1]
+    assert train.level[2, 0] == len(EDGES)
+    assert train.tuned.tolist() == [0, 2]
+    assert heldout.tuned.tolist() == [-1, 1]
+    assert (heldout.level == middle).all()
+    told_of = "at optimiser step 1, from 0 (penalty 0.1) to +0.45 (penalty 10); 0 at the chosen one. Of 2 moments"
+    assert told_of in strip.notes[1]
+    assert strip.notes[1].endswith("and on either side, as the penalty has it, in 1.")
+
+
+def test_the_strip_is_drawn_over_the_time_of_the_panels():
+    evidence = strip_case(np.array([[[0.5, 0.6, 0.95], [np.nan, np.nan, np.nan]]]))
+    strip, figure = strip_of(evidence), figure_data(*examples.represented())
+    edges = edges_of(figure.time, strip)
+    np.testing.assert_allclose(edges, [-1.0, 1.0, 3.0], atol=0.8)  # half a gap to either side of 10⁰ and 10²
+    assert edges[1] == pytest.approx(1.0)
+    shares = share_of_width(figure.time, np.array(figure.time.limits))
+    np.testing.assert_allclose(shares, [0, 100])
+    drawing = draw_heat(figure, strip, strip.heats[0])
+    ElementTree.fromstring(drawing)
+    assert drawing.count("<rect") == 3  # what is not finite is left blank
+    assert drawing.count("<circle") == 2
+    assert drawing.count("stroke-dasharray") == 3  # the clocks
+    assert "url(#below)" not in drawing.replace('id="below"', "")
+
+
+def test_the_strip_marks_what_is_below_zero_without_colour_too():
+    evidence = strip_case(np.array([[[0.1, 0.4, 0.5], [0.3, 0.5, 0.5]]]))
+    drawing = draw_heat(figure_data(*examples.represented()), strip_of(evidence), strip_of(evidence).heats[0])
+    assert drawing.count("url(#below)") == 2  # one stretch over both moments, one cell
+
+
+def modular(p: int, means: np.ndarray, **settings: object) -> Trajectory:
+    """Return a run with `means[t][p d]` of residues, each seen twice, at steps 0, 10, 20, …"""
+    labels = np.tile(np.arange(p), 2)
+    snapshots = [
+        Snapshot(10 * t, None, {"features/heldout": np.asarray(rows, np.float64)[None, labels]})
+        for t, rows in enumerate(means)
+    ]
+    batches = {"heldout": EvalBatch("heldout", labels, len(labels))}
+    return Trajectory(Source("run", "run folder", 1), {}, tuple(snapshots), batches, (), settings)
+
+
+ADDITION = {"recipe": "modular-addition", "settings": {"p": 13}}
+
+
+def test_circles_of_known_frequencies_are_found_and_put_in_order():
+    form = examples.circles(13, (5, 2), (1.0, 0.5))
+    view = embedding_of(modular(13, np.array([form, form]), **ADDITION))
+    moment = view.moments[-1]
+    assert (view.modulus, moment.frequency) == (13, 5)
+    np.testing.assert_allclose(moment.share, [0.4, 0.4], rtol=1e-9)  # 1 of 1 + 1/4 is in the plane, evenly
+    assert moment.frequency_share == pytest.approx(1.0)
+    assert moment.size == pytest.approx(np.sqrt(1.25))
+    shares = dict(enumerate(moment.spectrum, 1))
+    assert (shares[5], shares[2]) == (pytest.approx(0.8), pytest.approx(0.2))
+    assert len(shares) == 6
+    ordered = places(view, moment)[ring(13, 5)]
+    steps = np.linalg.norm(np.diff(ordered, axis=0), axis=1)
+    closest = np.linalg.norm(ordered[1:] - ordered[0], axis=1).min()
+    np.testing.assert_allclose(steps, closest, atol=0.5)  # neighbours on the line are neighbours on the circle
+    assert "turns with frequency 5" in told(moment, view)
+    assert 'class="ring" d="M' in draw_plane(view, moment)
+    assert draw_bars(view, moment).count("v-") == 2
+
+
+def test_the_axes_are_those_of_the_last_moment_and_noise_is_given_no_order():
+    rng = np.random.default_rng(0)
+    noise, form = rng.normal(size=(13, 4)), examples.circles(13, (5, 2), (1.0, 0.5))
+    view = embedding_of(modular(13, np.array([noise, form]), **ADDITION))
+    start, end = view.moments
+    assert sum(end.share) > 0.79 > sum(start.share)
+    turned = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    other = embedding_of(modular(13, np.array([noise, form]) @ turned, **ADDITION))
+    np.testing.assert_allclose(np.linalg.norm(other.moments[0].points, axis=1), np.linalg.norm(start.points, axis=1))
+    assert start.frequency is None
+    assert 'class="ring" d=""' in draw_plane(view, start)
+
+
+def test_only_residues_of_a_known_modulus_have_a_spectrum():
+    form = np.array([examples.circles(13, (5,), (1.0,))] * 2)
+    cases = (
+        {"recipe": "deep-linear", "settings": {"p": 13}},
+        {"recipe": "modular-addition", "settings": {"p": 11}},
+        {},
+    )
+    for settings_of in cases:
+        view = embedding_of(modular(13, form, **settings_of))
+        assert view.modulus is None, settings_of
+        assert len(view.moments[0].spectrum) == 0
+    named = {"recipe": "deep-linear", "settings": {"p": 13, "task": "modular-addition"}}
+    assert embedding_of(modular(13, form, **named)).modulus == 13
+
+
+def test_moments_are_few_and_hold_the_start_the_fit_the_rise_and_the_end():
+    evidence, _ = examples.represented()
+    view = embedding_of(evidence.trajectory)
+    assert len(view.moments) == MOMENTS < len(evidence.trajectory.snapshots)
+    assert [moment.name for moment in view.moments if moment.name] == ["start", "fit", "held-out rise", "end"]
+    steps = [moment.step for moment in view.moments]
+    assert (steps[0], steps[-1]) == (0, 20_000)
+    assert steps == sorted(set(steps))
+    assert [view.moments[i].name for i in view.stills] == ["start", "held-out rise", "end"]
+    assert view.moments[-1].spectrum.argmax() + 1 == 14
+
+
+def test_hard_features_are_left_out_and_never_shown_as_numbers():
+    form = examples.circles(13, (5,), (1.0,))
+    broken = np.array([form, np.full_like(form, np.nan), np.zeros_like(form)])
+    view = embedding_of(modular(13, broken, **ADDITION))
+    assert [moment.step for moment in view.moments] == [0, 20]
+    assert (view.moments[-1].share, view.moments[-1].size) == ((0.0, 0.0), 0.0)
+    assert "nan" not in draw_plane(view, view.moments[-1]) + draw_bars(view, view.moments[-1])
+    absent = [
+        modular(1, np.ones((2, 1, 3))),
+        modular(13, np.full((2, 13, 3), np.nan)),
+        replace(modular(13, np.ones((2, 13, 3))), batches={}),
+        examples.grokking()[0].trajectory,
+    ]
+    for trajectory in absent:
+        assert "Record the run" in embedding_of(trajectory).absent
+    assert len(absent) == 4
+
+
+def test_few_classes_have_labels_and_very_many_are_thinned():
+    rng = np.random.default_rng(1)
+    few = embedding_of(modular(5, rng.normal(size=(2, 5, 3))))
+    assert re.findall(r">(\d)</text>", draw_plane(few, few.moments[0])) == ["0", "1", "2", "3", "4"]
+    many = embedding_of(modular(1500, rng.normal(size=(8, 1500, 2))))
+    assert len(many.classes) == 1000
+    assert many.notes == ("1,000 of 1,500 classes are drawn, evenly chosen; the axes and shares are of all.",)
+    assert len(many.moments) * len(many.classes) <= 6000
+    assert "</text></g>" not in draw_plane(many, many.moments[0])
+
+
+def test_the_page_shows_the_moments_still_and_sliding(represented_page: str):
+    section = represented_page[represented_page.index('class="embedding"') :]
+    section = section[: section.index("</section>")]
+    assert 'type="range"' in section
+    assert section.count("<figure>") == 3
+    assert section.count('role="img"') == 5
+    assert "Fourier spectrum of the embedding (weights/embedding.weight)" in section
+    moments = payload_of(represented_page)["embedding"]["moments"]
+    assert len(moments) == MOMENTS
+    assert all(len(moment["points"]) == 2 * 113 for moment in moments)
+    assert "<title>112</title>" in section
+
+
+def test_colours_of_classes_stand_out_from_both_papers():
+    colours = cyclic_colours(48)
+    assert len(set(colours)) == 48
+    for paper in ("#ffffff", "#14171b"):
+        for colour in colours:
+            lighter, darker = sorted((luminance(paper), luminance(colour)), reverse=True)
+            assert (lighter + 0.05) / (darker + 0.05) >= 3, colour

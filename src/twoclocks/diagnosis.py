@@ -21,9 +21,12 @@ from twoclocks.errors import InputError
 from twoclocks.evidence import Evidence, examine
 from twoclocks.fast_verdicts import judge_fast
 from twoclocks.gate_verdicts import judge_gates
+from twoclocks.kinds import DECIDING, kind_of, why_no_kind
 from twoclocks.labels import Label, common_label, label_of
-from twoclocks.ladder_verdicts import judge_ladder, kind_of, why_no_kind
+from twoclocks.ladder_verdicts import judge_ladder, rungs_of
+from twoclocks.representation_verdicts import judge_representation
 from twoclocks.runs import Run, run_of
+from twoclocks.setback_verdicts import judge_setbacks
 from twoclocks.slow_verdicts import judge_slow
 from twoclocks.sources.logs import read_columns, read_log
 from twoclocks.stats import kaplan_meier_median
@@ -173,8 +176,12 @@ def judge_run(evidence: Evidence, run: Run, r: int) -> dict[str, Verdict]:
     """Return every verdict on one run: on its curves, on its ladder where features were kept, and on its two clocks."""
     verdicts = judge_curves(run)
     if evidence.ladder is not None:
-        verdicts |= judge_ladder(evidence.ladder, evidence.presets, run, r)
-    return verdicts | judge_conditions(evidence, r)
+        rungs = rungs_of(evidence.ladder, run, r, evidence.sensitivity)
+        verdicts |= judge_setbacks(rungs, evidence.presets, run, r, verdicts)
+        verdicts |= judge_ladder(rungs, evidence.presets, run, r)
+    if evidence.is_of_features:
+        verdicts |= judge_representation(evidence, run, r)
+    return dict(sorted((verdicts | judge_conditions(evidence, r)).items()))
 
 
 def judge_conditions(evidence: Evidence, r: int) -> dict[str, Verdict]:
@@ -195,12 +202,9 @@ def in_unit_of_time(text: str, unit: str) -> str:
 
 def overturned_by(label: Label, kind: str | None, verdicts: Mapping[str, Verdict]) -> str:
     """Return what would overturn the label and, where the ladder gave it a kind, what would overturn that."""
-    deciding = {"genuine": "TC203", "spurious": "TC203", "representation improving": "TC202", "no progress": "TC202"}
-    return (
-        label.overturned_by
-        if kind not in deciding
-        else f"{label.overturned_by}; the kind: {verdicts[deciding[kind]].overturned_by}"
-    )
+    if kind is None or kind not in DECIDING or DECIDING[kind] not in verdicts:
+        return label.overturned_by
+    return f"{label.overturned_by}; the kind: {verdicts[DECIDING[kind]].overturned_by}"
 
 
 def common_kind(kinds: Sequence[str | None]) -> str | None:

@@ -13,11 +13,11 @@ from twoclocks.block_speeds import readout_block
 from twoclocks.clocks import Clocks, read_clocks
 from twoclocks.conditions import Conditions, conditions_of, is_linear, measured_conditions
 from twoclocks.courses import deepest_fall
-from twoclocks.runs import before_rise, plateau_of, run_of
+from twoclocks.runs import before_rise, closest, evenly, lost_places, plateau_of, run_of
 from twoclocks.trajectory import Series, Snapshot, Trajectory
 
 if TYPE_CHECKING:
-    from twoclocks.decomposition import Decomposition
+    from twoclocks.decomposition import Decomposition, Sensitivity
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Evidence:
     probe preset at the moments on which a claim about the readout rests. `measured`: derived series (ranks, ...), by name.
     `left_out`: what was not measured although tensors were kept, and why. `clocks`: the clocks as curves, None where
     nothing has one. `conditions`: the fits of the two clocks, one a run, for a trajectory that more than a log is known of.
+    `sensitivity`: both probes over the strength of their penalty, at every snapshot.
     """
 
     trajectory: Trajectory
@@ -37,6 +38,12 @@ class Evidence:
     left_out: tuple[str, ...] = ()
     clocks: Clocks | None = None
     conditions: tuple[Conditions, ...] = ()
+    sensitivity: Sensitivity | None = None
+
+    @property
+    def is_of_features(self) -> bool:
+        """Return whether features were kept and could be measured."""
+        return self.ladder is not None
 
     @property
     def readout(self) -> str | None:
@@ -72,17 +79,30 @@ def examine(trajectory: Trajectory) -> Evidence:
     kept = [snapshot for snapshot in trajectory.snapshots if has_features(snapshot)]
     if not kept or "heldout" not in trajectory.batches:
         return theory
-    from twoclocks.decomposition import decompose  # torch, which a log never needs
+    from twoclocks.decomposition import decompose, ladder_or_reason, probe_sensitivity  # torch, which a log never needs
+    from twoclocks.representation import representation_of
 
-    ladder = decompose(trajectory)
+    ladder, reason = ladder_or_reason(trajectory)
+    if ladder is None:
+        return replace(theory, left_out=(f"which part lags: {reason}",))
     if not readout_is_the_output(trajectory, ladder):
         why = "which part lags: the recorded readout does not give the network's accuracy, so something follows it"
         return replace(theory, left_out=(why,))
-    moments = telling_moments(trajectory, ladder)
+    strip = probe_sensitivity(trajectory)
+    moments = telling_moments(trajectory, ladder, strip)
     presets = (
         {name: decompose(trajectory, preset=name, steps=moments) for name in ("paper", "logistic")} if moments else {}
     )
-    return replace(theory, ladder=ladder, presets=presets, measured={**ranks_of(trajectory), **theory.measured})
+    representation = representation_of(trajectory)
+    measured = {**ranks_of(trajectory), **representation.series, **theory.measured}
+    return replace(
+        theory,
+        ladder=ladder,
+        presets=presets,
+        sensitivity=strip,
+        measured=measured,
+        left_out=(*ladder.notes, *representation.left_out),
+    )
 
 
 def readout_is_the_output(trajectory: Trajectory, ladder: Decomposition) -> bool:
@@ -104,22 +124,27 @@ def has_features(snapshot: Snapshot) -> bool:
     return {"features/train", "features/heldout", "readout/weight"} <= set(snapshot.tensors)
 
 
-def telling_moments(trajectory: Trajectory, ladder: Decomposition) -> list[int]:
+def telling_moments(trajectory: Trajectory, ladder: Decomposition, strip: Sensitivity | None = None) -> list[int]:
     """Return the snapshots at which every probe preset is fitted, since a claim rests on them.
 
     For each run: the last one on the plateau; the two ends of the smaller of the two probes' falls before the held-out
-    rise, where both fell; and the last of all, where a probe is ahead of the native readout.
+    rise, where both fell; the last of all, where a probe is ahead of the native readout; those closest to the first minimum
+    and to the peak of a double descent; and some of those at which generalisation is lost.
     """
     moments: set[int] = set()
+    train_probe = ladder.train_probe if strip is None else strip.best_train_probe
     for r in range(trajectory.runs):
         run = run_of(trajectory, r)
         moments |= set(ladder.step[plateau_of(ladder.step, run)][-1:].tolist())
         before = before_rise(ladder.step, run)
-        falls = (deepest_fall(probe[r][before]) for probe in (ladder.train_probe, ladder.heldout_probe))
+        falls = (deepest_fall(probe[r][before]) for probe in (train_probe, ladder.heldout_probe))
         high, low, fall = min(falls, key=lambda fall: fall[2])
         moments |= {int(ladder.step[high]), int(ladder.step[low])} if fall >= at.RISE else set()
         if max(ladder.train_probe[r, -1], ladder.heldout_probe[r, -1]) - ladder.native[r, -1] >= at.RISE:
             moments.add(int(ladder.step[-1]))
+        if run.dip is not None and run.dip.depth >= at.RISE:
+            moments |= {int(ladder.step[closest(ladder.step, s)]) for s in (run.dip.first_step, run.dip.trough_step)}
+        moments |= set(ladder.step[evenly(lost_places(ladder.native[r]), most=3)].tolist())
     return sorted(moments)
 
 

@@ -1,4 +1,4 @@
-"""This file knows how the ladder is judged: which part lags, and whether a late rise is genuine or a repair.
+"""This file knows how the ladder is judged: which part lags, and whether training damaged the features before a late rise.
 
 The baseline of every judgement is the network at initialisation, because random features are often good features. Each rule
 reads at least three snapshots; a difference between moments counts only if its interval, over the scored examples, does.
@@ -15,14 +15,12 @@ import numpy as np
 from twoclocks import thresholds as at
 from twoclocks.courses import deepest_fall
 from twoclocks.runs import Run, before_rise, plateau_of
+from twoclocks.stats import wilson_interval
 from twoclocks.trajectory import Array, Float
 from twoclocks.verdicts import Outcome, Verdict, compared
 
 if TYPE_CHECKING:
-    from twoclocks.decomposition import Decomposition
-
-FEWEST_SNAPSHOTS = 3
-KIND = ("TC201", "TC202", "TC203")
+    from twoclocks.decomposition import Decomposition, Sensitivity
 
 
 @dataclass(frozen=True)
@@ -38,31 +36,35 @@ class Rungs:
     heldout_probe_interval: Float
     calibration_gap: Float
     calibration_gap_interval: Float
+    train_bias: Float
+    train_bias_interval: Float
+    best_train_probe: Float
     plateau: Array
     scored: int
     fitted: tuple[int, int]
     preset: str
 
 
-def rungs_of(ladder: Decomposition, run: Run, r: int) -> Rungs:
-    """Return the ladder of run r, with its plateau marked."""
+def rungs_of(ladder: Decomposition, run: Run, r: int, strip: Sensitivity | None = None) -> Rungs:
+    """Return the ladder of run r, with its plateau marked; without a strip its tuned train-fit probe is the best there is."""
     step = ladder.step
+    best = ladder.train_probe[r] if strip is None else strip.best_train_probe[r]
     return Rungs(
         step, ladder.native[r], ladder.train_probe[r], ladder.heldout_probe[r], ladder.native_interval[r],
         ladder.train_probe_interval[r], ladder.heldout_probe_interval[r], ladder.calibration_gap[r],
-        ladder.calibration_gap_interval[r], plateau_of(step, run), ladder.scored,
-        (ladder.fitted_on_train, ladder.fitted_on_heldout), ladder.preset,
+        ladder.calibration_gap_interval[r], ladder.train_bias[r], ladder.train_bias_interval[r], best, plateau_of(step, run),
+        ladder.scored, (ladder.fitted_on_train, ladder.fitted_on_heldout), ladder.preset,
     )  # fmt: skip
 
 
-def judge_ladder(ladder: Decomposition, presets: Mapping[str, Decomposition], run: Run, r: int) -> dict[str, Verdict]:
+def judge_ladder(rungs: Rungs, presets: Mapping[str, Decomposition], run: Run, r: int) -> dict[str, Verdict]:
     """Return every verdict that the ladder of run r allows, by code."""
-    rungs = rungs_of(ladder, run, r)
     verdicts = (
         judge_lead(rungs, presets, r),
         judge_progress(rungs),
         judge_damage(rungs, run, presets, r),
         judge_refit(rungs, presets, r),
+        judge_train_bias(rungs, presets, r),
     )
     return {verdict.code: verdict for verdict in verdicts}
 
@@ -74,9 +76,9 @@ def judge_lead(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> Ve
     three snapshots must show it, and every probe preset at the moments where all were fitted.
     """
     claim = "before the held-out rise the features held more than the readout used: the readout lagged"
-    thresholds = {"accuracy": at.LEAD, "snapshots": float(FEWEST_SNAPSHOTS)}
+    thresholds = {"accuracy": at.LEAD, "snapshots": float(at.FEWEST_SNAPSHOTS)}
     code, what = "TC201", "held-out-fit probe − native accuracy (largest on the plateau)"
-    if int(rungs.plateau.sum()) < FEWEST_SNAPSHOTS:
+    if int(rungs.plateau.sum()) < at.FEWEST_SNAPSHOTS:
         return too_few(code, claim, what, int(rungs.plateau.sum()))
     lead = rungs.heldout_probe - rungs.native
     error = half_width(rungs.heldout_probe_interval, rungs.native_interval)
@@ -93,7 +95,7 @@ def judge_lead(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> Ve
     ]
     interval = (float(lead[place] - error[place]), float(lead[place] + error[place]))
     outcome = compared(interval, at.LEAD)
-    if outcome is Outcome.SUPPORTED and (against or showing < FEWEST_SNAPSHOTS):
+    if outcome is Outcome.SUPPORTED and (against or showing < at.FEWEST_SNAPSHOTS):
         outcome = Outcome.UNDETERMINED
     return Verdict(
         code, claim, outcome, what, float(lead[place]), interval, rungs.scored, "held-out examples", thresholds,
@@ -109,7 +111,7 @@ def judge_progress(rungs: Rungs) -> Verdict:
     claim = "the representation improved between the fit and the held-out rise"
     code, what = "TC202", "gain in probe accuracy over the plateau"
     count = int(rungs.plateau.sum())
-    if count < FEWEST_SNAPSHOTS:
+    if count < at.FEWEST_SNAPSHOTS:
         return too_few(code, claim, what, count)
     width = min(3, count // 2)
     gains = {}
@@ -135,19 +137,20 @@ def judge_progress(rungs: Rungs) -> Verdict:
 def judge_damage(rungs: Rungs, run: Run, presets: Mapping[str, Decomposition], r: int) -> Verdict:
     """Judge whether training damaged the features: both probes were once higher, step 0 included, and fell before the rise.
 
-    The effect is the smaller of the two falls, each from the highest to the lowest later level; both sides are the median of
-    three snapshots, but for step 0, which stands for itself. A train-fit probe that falls alone is train bias: its penalty is
-    chosen on examples that the features have been trained on. A fall counts if it is a fair part of the best the probe
-    ever reaches, and if every probe preset fitted at its two ends shows it.
+    The effect is the smaller of the falls of two probes, each from the highest to the lowest later level; both sides are the
+    median of three snapshots, but for step 0, which stands for itself. The train-fit probe is the best over the strip of its
+    penalties: the one tuned on memorised features falls by itself, as its leave-one-out error vanishes with its penalty. The
+    held-out-fit probe shows what is there for the taking. A fall counts if it is a fair part of the best the probe ever
+    reaches, and if every probe preset fitted at its two ends shows it.
     """
     claim = "training made the features worse than they had been (step 0 included) before the held-out rise"
     code, what = "TC203", "smaller fall of the two probes below an earlier level"
     before = before_rise(rungs.step, run)
-    if int(before.sum()) < FEWEST_SNAPSHOTS:
+    if int(before.sum()) < at.FEWEST_SNAPSHOTS:
         return too_few(code, claim, what, int(before.sum()))
     falls = {
         name: fall_of(rungs.step[before], values[before], intervals[before])
-        for name, values, intervals in named_probes(rungs)
+        for name, values, intervals in damage_probes(rungs)
     }
     name, (fall, error, high, low) = min(falls.items(), key=lambda item: item[1][0])
     evidence = [f"{probe}: fell by {f:.3f} ± {e:.3f} from step {a:g} to {b:g}" for probe, (f, e, a, b) in falls.items()]
@@ -158,7 +161,7 @@ def judge_damage(rungs: Rungs, run: Run, presets: Mapping[str, Decomposition], r
     if rungs.step[0] != 0:
         evidence.append(f"step 0 was not recorded; the first snapshot is step {rungs.step[0]:g}")
     interval = (fall - error, fall + error)
-    outcome = compared(interval, max(at.RISE, at.DAMAGED * float(dict(probe_levels(rungs))[name])))
+    outcome = compared(interval, max(at.RISE, at.DAMAGED * best_level(rungs, name)))
     contradicted = any(f is not None and f <= 0 for f in by_preset.values())
     if (outcome is Outcome.SUPPORTED and contradicted) or (outcome is Outcome.REFUTED and rungs.step[0] != 0):
         outcome = Outcome.UNDETERMINED  # another preset denies it; or the baseline, the untrained network, was not seen
@@ -191,34 +194,42 @@ def judge_refit(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> V
     )  # fmt: skip
 
 
-def kind_of(label: str, verdicts: Mapping[str, Verdict]) -> str | None:
-    """Return the kind of a label, from the verdicts on the ladder where there are any.
+def judge_train_bias(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> Verdict:
+    """Judge whether, before the rise, a readout fitted on training examples reads less than one fitted on held-out ones.
 
-    Grokking is genuine where the features were never damaged and led or improved before the rise, spurious where they were
-    damaged first. Memorisation is told apart by whether the representation improves meanwhile.
+    The effect is the train bias, held-out-fit − train-fit probe, at the plateau's snapshot where it is largest; at least
+    three snapshots must show it, and every probe preset at the moments where all were fitted.
     """
-    known = all(code in verdicts for code in KIND)
-    if label == "grokking":
-        if not known:
-            return "undetermined"
-        if verdicts["TC203"].holds:
-            return "spurious"
-        undamaged = verdicts["TC203"].outcome is Outcome.REFUTED
-        return "genuine" if undamaged and (verdicts["TC201"].holds or verdicts["TC202"].holds) else "undetermined"
-    if label == "memorisation" and known:
-        progress = verdicts["TC202"]
-        words = {Outcome.SUPPORTED: "representation improving", Outcome.REFUTED: "no progress"}
-        return words.get(progress.outcome)
-    return None
+    claim = "before the held-out rise a readout fitted on the training examples was biased towards them"
+    thresholds = {"accuracy": at.LEAD, "snapshots": float(at.FEWEST_SNAPSHOTS)}
+    code, what = "TC205", "held-out-fit probe − train-fit probe (largest on the plateau)"
+    if int(rungs.plateau.sum()) < at.FEWEST_SNAPSHOTS:
+        return too_few(code, claim, what, int(rungs.plateau.sum()))
+    place = int(np.where(rungs.plateau, rungs.train_bias, -np.inf).argmax())
+    low, high = rungs.train_bias_interval[place].tolist()
+    showing = int((rungs.plateau & (rungs.train_bias_interval[:, 0] > 0)).sum())
+    by_preset = {name: preset_bias(other, rungs, r) for name, other in presets.items()}
+    evidence = (
+        f"at step {rungs.step[place]:g}: train-fit probe {rungs.train_probe[place]:.3f}, held-out-fit probe "
+        f"{rungs.heldout_probe[place]:.3f} ({rungs.preset}, fitted on {rungs.fitted[0]} training and {rungs.fitted[1]} "
+        "held-out examples)",
+        f"{showing} of {int(rungs.plateau.sum())} snapshots on the plateau show it",
+        *(f"largest with the {name} probe: {value:+.3f}" for name, value in by_preset.items() if value is not None),
+    )
+    outcome = compared((low, high), at.LEAD)
+    against = any(value is not None and value <= 0 for value in by_preset.values())
+    if outcome is Outcome.SUPPORTED and (against or showing < at.FEWEST_SNAPSHOTS):
+        outcome = Outcome.UNDETERMINED
+    return Verdict(
+        code, claim, outcome, what, float(rungs.train_bias[place]), (low, high), rungs.scored, "held-out examples",
+        thresholds, evidence, "a probe preset under which the bias vanishes, or as many held-out as training examples",
+    )  # fmt: skip
 
 
-def why_no_kind(label: str, kind: str | None, verdicts: Mapping[str, Verdict]) -> tuple[str, ...]:
-    """Return why a run whose features were kept has no kind, naming the claims that are open."""
-    if label != "grokking" or kind != "undetermined" or "TC203" not in verdicts:
-        return ()
-    open_claims = [f"{v.code} ({v.n} {v.unit_of_n})" for v in verdicts.values() if v.code in KIND and not v.is_settled]
-    because = f"{' and '.join(open_claims)} left open" if open_claims else "the probes neither led nor rose before it"
-    return (f"whether the late rise is genuine or spurious: {because}",)
+def preset_bias(other: Decomposition, rungs: Rungs, r: int) -> float | None:
+    """Return the largest train bias under another preset, over its snapshots on the plateau."""
+    on_plateau = np.isin(other.step, rungs.step[rungs.plateau])
+    return float(other.train_bias[r][on_plateau].max()) if on_plateau.any() else None
 
 
 def fall_of(step: Array, values: Float, intervals: Float) -> tuple[float, float, float, float]:
@@ -235,9 +246,24 @@ def preset_fall(other: Decomposition, high: float, low: float, r: int) -> float 
     return float(other.heldout_probe[r, places[0][0]] - other.heldout_probe[r, places[1][0]])
 
 
-def probe_levels(rungs: Rungs) -> tuple[tuple[str, float], ...]:
-    """Return the best level that each probe ever reaches."""
-    return tuple((name, float(np.nanmax(values))) for name, values, _ in named_probes(rungs))
+def best_level(rungs: Rungs, probe: str) -> float:
+    """Return the best level that a probe ever reaches."""
+    return next(float(np.nanmax(values)) for name, values, _ in damage_probes(rungs) if name == probe)
+
+
+def damage_probes(rungs: Rungs) -> tuple[tuple[str, Float, Float], ...]:
+    """Return the probes that show a damage: the best train-fit probe over its strip, and the held-out-fit probe."""
+    best = rungs.best_train_probe
+    intervals = np.array([rate_interval(share, rungs.scored) for share in best.tolist()])
+    return (
+        ("train-fit probe at its best penalty", best, intervals),
+        ("held-out-fit probe", rungs.heldout_probe, rungs.heldout_probe_interval),
+    )
+
+
+def rate_interval(share: float, scored: int) -> tuple[float, float]:
+    """Return the Wilson interval of an accuracy on so many examples; NaN where it is not known."""
+    return wilson_interval(round(share * scored), scored) if np.isfinite(share) else (np.nan, np.nan)
 
 
 def preset_lead(other: Decomposition, rungs: Rungs, r: int) -> float | None:
@@ -271,7 +297,7 @@ def too_few(code: str, claim: str, what: str, count: int) -> Verdict:
             what,
             evidence=("no snapshot lies between the fit and the held-out rise",),
         )
-    evidence = (f"{count} snapshots lie in the window, and a trend takes {FEWEST_SNAPSHOTS}",)
+    evidence = (f"{count} snapshots lie in the window, and a trend takes {at.FEWEST_SNAPSHOTS}",)
     return Verdict(
         code,
         claim,

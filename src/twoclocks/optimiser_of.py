@@ -102,6 +102,8 @@ def adam_of(trajectory: Trajectory) -> tuple[float, float, float] | None:
     >>> adam_of(Trajectory(Source("x", "csv", 0), {}, settings={"optimizer": adam}))
     (0.01, 0.9, 0.99)
     """
+    if trajectory.settings.get("rules"):  # blocks have rules of their own, which need not be Adam's
+        return None
     own = [nested(trajectory.settings, "settings", name) for name in ("lr", "beta1", "beta2")]
     if nested(trajectory.settings, "settings", "optimizer") in (None, "adamw") and None not in own:
         return float(own[0]), float(own[1]), float(own[2])

@@ -8,7 +8,7 @@ import numpy as np
 
 from twoclocks import thresholds as at
 from twoclocks.courses import Course, Dip, course_of, deepest_dip
-from twoclocks.trajectory import Array, Series, Trajectory
+from twoclocks.trajectory import Array, Float, Series, Trajectory
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,48 @@ def plateau_of(step: Array, run: Run) -> Array:
     return np.asarray((step >= fitted) & (step < (np.inf if half is None else half)))
 
 
+def onset_of(run: Run) -> float | None:
+    """Return the step from which held-out accuracy has left chance for good: a tenth of the way to perfection."""
+    heldout = run.heldout
+    return heldout.step_past(at.ONSET) if heldout is not None and heldout.is_accuracy else None
+
+
 def before_rise(step: Array, run: Run) -> Array:
     """Return which of some steps come before the end of the plateau (all, where there is none)."""
     plateau = np.flatnonzero(plateau_of(step, run))
     return np.asarray(np.arange(len(step)) <= plateau[-1]) if len(plateau) else np.ones(len(step), dtype=bool)
+
+
+def closest(step: Array, wanted: float) -> int:
+    """Return the place of the moment closest to a step, in factors of time.
+
+    >>> closest(np.array([0, 1, 10, 100]), 40.0)
+    3
+    """
+    return int(np.abs(np.log((np.asarray(step, np.float64) + 1.0) / (wanted + 1.0))).argmin())
+
+
+def lost_places(accuracy: Float) -> Array:
+    """Return the places at which an accuracy is lost, for a while or for good.
+
+    There it is below the share `LOST_FOR_GOOD` of the highest level so far, which comes close to the best of all.
+
+    >>> lost_places(np.array([0.1, 0.95, 0.9, 0.2, 1.0]))
+    array([3])
+    """
+    known = np.nan_to_num(accuracy, nan=0.0)
+    highest = np.maximum.accumulate(known)
+    return np.flatnonzero((highest >= at.CLOSE_TO_BEST * highest[-1]) & (known < at.LOST_FOR_GOOD * highest))
+
+
+def evenly(places: Array, most: int) -> Array:
+    """Return at most so many of some places, evenly among them.
+
+    >>> evenly(np.arange(10), 3)
+    array([0, 4, 9])
+    """
+    chosen = np.unique(np.linspace(0, len(places) - 1, min(most, len(places))).round().astype(int))
+    return np.asarray(places[chosen])
 
 
 def run_of(trajectory: Trajectory, run: int = 0) -> Run:

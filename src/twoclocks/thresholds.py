@@ -60,10 +60,21 @@ FINISHED: Final = (
 STANDS_STILL_EVALUATIONS: Final = 10  # evaluations close to the best before it may be stopped
 
 # Kinds (with features)
+FEWEST_SNAPSHOTS: Final = 3  # of a trend over snapshots
 RISE: Final = 0.05  # accuracy by which a probe must rise, or fall, to count
 LEAD: Final = 0.05  # accuracy by which the held-out-fit probe must lead the native readout
-DAMAGED: Final = (
-    0.2  # of the best level a probe ever has: a fall smaller than this leaves the features much as they were
+DAMAGED: Final = 0.1  # of the best level a probe ever has: a smaller fall leaves the features much as they were
+
+ONSET: Final = 0.1  # of the way from chance to perfection: from here on held-out accuracy is rising
+CAPACITY_CHANGED: Final = 0.05  # of the critical dimension at step 0: a smaller change is one of a few examples
+FALL_BEFORE: Final = 0.2  # of the whole fall of the critical dimension: less is called "almost none" in the literature
+ALIGNMENT_GAP: Final = 0.1  # of the alignment on training examples: a gap below it is no preference for them
+LEAN: Final = 0.05  # cosine by which the readout must turn for its lean to have changed
+FEATURES_MOVED: Final = (
+    0.01  # kernel distance: a cosine of 0.99 between the kernels, which halves of a sample differ by
+)
+SHARED: Final = (
+    0.5  # of what the native readout lost: a probe that shares more failed with it, one that shares less did not
 )
 
 # The fast clock

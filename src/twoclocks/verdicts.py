@@ -568,3 +568,12 @@ def chance_words(course: Course) -> str:
 def inapplicable(code: str, claim: str, why: str) -> Verdict:
     """Return the verdict on a claim that this log cannot carry."""
     return Verdict(code, claim, Outcome.NOT_APPLICABLE, evidence=(why,), overturned_by="recording it")
+
+
+def too_few_snapshots(code: str, claim: str, what: str, count: int, where: str) -> Verdict:
+    """Return the verdict where too few snapshots lie in a window to read a trend from."""
+    return Verdict(
+        code, claim, Outcome.UNDETERMINED, what, None, None, count, "snapshots",
+        evidence=(f"{count} snapshots lie {where}, and a trend takes {at.FEWEST_SNAPSHOTS}",),
+        overturned_by="snapshots closer together there",
+    )  # fmt: skip

@@ -26,6 +26,8 @@ SWITCHES = (
     "--force-color-profile=srgb",
 )  # fmt: skip
 
+PATIENCE = 120.0  # seconds for one answer: a busy machine takes its time over a page of twenty panels
+
 
 def find() -> str | None:
     """Return the path of a Chromium on this machine, or None."""
@@ -49,7 +51,7 @@ class Browser:
         message = {"id": self.number, "method": method, "params": params} | ({"sessionId": session} if session else {})
         os.write(self.commands, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self.read(30)
+            answer = self.read(PATIENCE)
             if answer.get("id") == self.number:
                 if "error" in answer:
                     raise AssertionError(f"{method}: {answer['error']}")
@@ -71,7 +73,7 @@ class Browser:
         parsed: dict[str, Any] = json.loads(message)
         return parsed
 
-    def wait_for(self, method: str, session: str, timeout: float = 30) -> dict[str, Any]:
+    def wait_for(self, method: str, session: str, timeout: float = PATIENCE) -> dict[str, Any]:
         """Return the first event of this name in a session, whether it has come or is still to come."""
         until = time.monotonic() + timeout
         while True:

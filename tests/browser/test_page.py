@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 # In each panel: for each line, how many pixels of the canvas have its colour (to within rounding and smoothing).
-DRAWN = """(() => [...document.querySelectorAll("figure.panel")].map((figure) => {
+DRAWN = """(() => [...document.querySelectorAll("[data-panel]")].map((figure) => {
   const canvas = figure.querySelector("canvas");
   const copy = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height });
   const pen = copy.getContext("2d", { willReadFrequently: true });
@@ -37,7 +37,7 @@ DRAWN = """(() => [...document.querySelectorAll("figure.panel")].map((figure) =>
     return count;
   });
 }))()"""
-READ = """[...document.querySelectorAll("figure.panel")].map((figure) =>
+READ = """[...document.querySelectorAll("[data-panel]")].map((figure) =>
   [...figure.querySelectorAll(".at, .value")].map((cell) => cell.textContent).reverse())"""
 PLACE = """(() => { const over = document.querySelector(".u-over"); over.scrollIntoView({ block: "center" });
   const box = over.getBoundingClientRect(); return [box.left, box.top, box.width, box.height]; })()"""
@@ -57,6 +57,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path.as_uri()
 
 
+@pytest.fixture(scope="module")
+def represented(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("represented") / "report.html"
+    path.write_text(render_page(*examples.represented()), encoding="utf-8")
+    return path.as_uri()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_panel_is_drawn_without_complaint_or_request(browser, report, width: int, scheme: str):
@@ -65,7 +72,7 @@ def test_every_panel_is_drawn_without_complaint_or_request(browser, report, widt
     assert page.requests() == [report]
     assert page.evaluate("document.documentElement.scrollWidth") == width
     drawn = page.evaluate(DRAWN)
-    assert [len(lines) for lines in drawn] == [2, 2, 3, 3, 6, 3, 4]
+    assert [len(lines) for lines in drawn] == [2, 2, 3, 3, 3, 6, 4]
     assert min(min(lines) for lines in drawn) > 40
     page.close()
 
@@ -176,3 +183,60 @@ def test_several_runs_are_all_drawn(browser, tmp_path: Path):
         assert page.complaints() == []
         assert min(min(lines) for lines in page.evaluate(DRAWN)) > 20
         page.close()
+
+
+MOVED = """(() => [document.querySelector(".plane .dots g").getAttribute("transform"),
+  document.querySelector(".sliding .bars").getAttribute("d"), document.querySelector("output").textContent])()"""
+
+
+def test_a_slider_shows_the_moments_by_keys_and_by_name(browser, represented):
+    page = chromium.open_page(browser, represented)
+    assert page.evaluate('document.querySelector(".stills").offsetHeight') == 0
+    end = page.evaluate(MOVED)
+    assert end[2] == "optimiser step 20,000 (end)"
+    page.evaluate('document.querySelector("#moment").focus()')
+    page.press("ArrowLeft")
+    before = page.evaluate(MOVED)
+    assert all(a != b for a, b in zip(before, end, strict=True))
+    assert page.evaluate('document.querySelector("#moment").getAttribute("aria-valuetext")') == before[2]
+    page.evaluate('document.querySelector(".chooser button").click()')
+    assert page.evaluate(MOVED)[2] == "optimiser step 0 (start)"
+    assert page.evaluate('document.querySelector(".chooser button").getAttribute("aria-pressed")') == "true"
+    assert page.complaints() == []
+    page.close()
+
+
+def test_without_scripts_and_in_print_three_moments_stand_still(browser, represented):
+    for how in ({"scripts": False}, {"media": "print"}):
+        page = chromium.open_page(browser, represented, **how)
+        heights = page.evaluate('[...document.querySelectorAll(".stills figure")].map((f) => f.offsetHeight)')
+        assert len(heights) == 3
+        assert min(heights) > 150
+        assert page.evaluate('document.querySelector(".sliding").offsetHeight') == 0
+        page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_strip_fits_its_column_and_stands_below_the_ladder(browser, represented, width: int):
+    page = chromium.open_page(browser, represented, width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    places = page.evaluate("""[...document.querySelectorAll('[data-panel="ladder"] .u-over, .heats div:not(.heat-time) svg')]
+      .map((box) => box.getBoundingClientRect()).map((box) => [box.left, box.right])""")
+    assert len(places) == 3
+    assert all(abs(a - b) <= 2 for place in places[1:] for a, b in zip(places[0], place, strict=True))
+    assert page.complaints() == []
+    page.close()
+
+
+def test_a_group_can_be_closed_and_opened_again(browser, represented):
+    page = chromium.open_page(browser, represented)
+    before = page.evaluate(DRAWN)
+    page.evaluate('document.querySelector(".group summary").click()')
+    assert (
+        page.evaluate('document.querySelector(".group .panel").checkVisibility({ contentVisibilityAuto: true })')
+        is False
+    )
+    page.evaluate('document.querySelector(".group summary").click()')
+    assert page.evaluate(DRAWN) == before
+    assert page.complaints() == []
+    page.close()

@@ -140,6 +140,26 @@ def within_between_scatter(features: Tensor, labels: Tensor) -> Tensor:
     return within / between if bool(between > 0) else unbounded(within)
 
 
+def inter_intra_distance_ratio(features: Tensor, labels: Tensor) -> Tensor:
+    """Return mean_{c ≠ c'} ‖μ_c − μ_{c'}‖ / mean_c mean_{a in c} ‖φ_a − μ_c‖ (ILDR), a number from 0 up without unit.
+
+    Distances, where `within_between_scatter` takes squares; take held-out features, whose classes the network did not see.
+    A sample of few examples a class has centres apart by chance: keep the counts equal. Infinite where all features sit on
+    centres that differ; 0 for constant features. Source: arXiv 2604.20923, whose summary leaves open the kind of mean and of
+    distance `[def]`. Raises: as `nc1`.
+
+    >>> inter_intra_distance_ratio(torch.tensor([[0.0], [2.0], [8.0], [10.0]]), torch.tensor([0, 0, 1, 1]))  # 8 / 1
+    tensor(8., dtype=torch.float64)
+    """
+    _, place = classes_present(features, labels)
+    phi = scaled(centred(features))
+    centres = class_means(phi, place)
+    outside = torch.nn.functional.pdist(centres).mean()
+    inside = class_means(torch.linalg.vector_norm(phi - centres[place], dim=1, keepdim=True), place).mean()
+    outside, inside = (torch.where(size > ZERO_MODE, size, 0.0) for size in (outside, inside))
+    return outside / inside if bool(inside > 0) else unbounded(outside)
+
+
 def rule_residual(logits: Tensor, labels: Tensor) -> Tensor:
     """Return Σ_a ‖z_a − mean of its label's z‖² / Σ_a ‖z_a − mean z‖², the share that is not the rule's, 0 to 1 `[def]`.
 

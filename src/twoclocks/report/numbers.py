@@ -26,6 +26,15 @@ def count(value: float) -> str:
     return f"{value:,.10g}" if value < 1e10 else f"{value:g}"
 
 
+def percent(share: float) -> str:
+    """Return a share in whole per cent.
+
+    >>> percent(0.295), percent(0.001)
+    ('30 %', '0 %')
+    """
+    return f"{100 * share:.0f} %"
+
+
 def tick_label(value: float) -> str:
     """Return how a tick is written: plainly, or as a power of ten where that is shorter.
 

@@ -18,11 +18,24 @@ from markupsafe import Markup, escape
 
 from twoclocks.diagnosis import Clock, Diagnosis
 from twoclocks.evidence import Evidence
+from twoclocks.report.embedding import Embedding, embedding_of, heading, spectrum_words
+from twoclocks.report.embedding import told as moment_words
+from twoclocks.report.embedding_figures import (
+    MOST_LABELLED,
+    draw_bars,
+    draw_colours,
+    draw_plane,
+    payload_of,
+    plane_words,
+)
 from twoclocks.report.figures import COLOURS, DASHES, GRID, INK, MUTED, draw_figure, draw_panel
 from twoclocks.report.numbers import count, number, sentence, tick_label
 from twoclocks.report.panels import POINTS, FigureData, Line, Panel, alone, figure_data
+from twoclocks.report.plans import LADDER
 from twoclocks.report.plot_figures import draw_plot
 from twoclocks.report.plots import CellTable, Curve, Plot, order_table, plots_of
+from twoclocks.report.strip_figures import draw_heat, draw_time
+from twoclocks.report.strips import Strip, level_words, strip_of
 from twoclocks.store import replace_file, told
 from twoclocks.trajectory import Array
 from twoclocks.verdicts import Outcome, Verdict
@@ -71,6 +84,7 @@ def page_of(evidence: Evidence, diagnosis: Diagnosis, figure: FigureData) -> str
     scripts = [asset("static", "uPlot.iife.min.js"), asset("static", "page.js")]
     settings = evidence.trajectory.settings
     plots, order = plots_of(evidence), order_table(evidence)
+    strip, view = strip_of(evidence), embedding_of(evidence.trajectory)
     page: str = template().render(
         diagnosis=diagnosis,
         decisive=[
@@ -80,6 +94,14 @@ def page_of(evidence: Evidence, diagnosis: Diagnosis, figure: FigureData) -> str
         ],
         source=diagnosis.source,
         figure=figure,
+        groups=grouped(figure.panels, strip),
+        strip=strip,
+        heats=[(heat.title, Markup(draw_heat(figure, strip, heat))) for heat in strip.heats],
+        heat_time=Markup(draw_time(figure)),
+        penalties=[tick_label(float(penalty)) for penalty in strip.penalty[::-1]],
+        levels=level_words(),
+        view=view,
+        pictures=pictures(view),
         drawings={panel.key: themed(draw_panel(figure, panel)) for panel in figure.panels if panel.lines},
         descriptions={
             panel.key: escape(description(panel, figure.time.name)) for panel in figure.panels if panel.lines
@@ -88,7 +110,7 @@ def page_of(evidence: Evidence, diagnosis: Diagnosis, figure: FigureData) -> str
         plot_drawings={plot.key: themed(draw_plot(plot)) for plot in plots if plot.curves},
         plot_descriptions={plot.key: escape(plot_description(plot)) for plot in plots if plot.curves},
         order=order,
-        absences=absences((*figure.panels, *plots, order)),
+        absences=absences((*figure.panels, strip, view, *plots, order)),
         chapters=chapters([v for v in diagnosis.verdicts if v.outcome is not Outcome.NOT_APPLICABLE]),
         inapplicable=[v for v in diagnosis.verdicts if v.outcome is Outcome.NOT_APPLICABLE],
         presets=preset_rows(evidence.presets),
@@ -100,7 +122,7 @@ def page_of(evidence: Evidence, diagnosis: Diagnosis, figure: FigureData) -> str
         policy=policy(style, scripts),
         style=Markup(style),
         scripts=[Markup(script) for script in scripts],
-        data=Markup(embedded(payload(figure))),
+        data=Markup(embedded(payload(figure) | {"embedding": payload_of(view)})),
     )
     return page
 
@@ -119,7 +141,7 @@ def template() -> Any:
     environment.filters |= {
         "number": number, "count": count, "strikes": strikes, "criterion": criterion, "sentence": sentence,
     }  # fmt: skip
-    environment.globals |= {"colours": len(COLOURS), "dashes": DASHES, "longest": LONGEST_LIST}
+    environment.globals |= {"colours": len(COLOURS), "dashes": DASHES, "longest": LONGEST_LIST, "ladder": LADDER}
     return environment.get_template("report.html")
 
 
@@ -223,6 +245,42 @@ def themed(svg: str) -> Markup:
     return Markup(svg)
 
 
+def grouped(panels: Iterable[Panel], strip: Strip) -> list[tuple[str, str, list[Panel]]]:
+    """Return (id, heading, panels) of every group in which something is drawn, in the order of the panels."""
+    found: dict[str, list[Panel]] = {}
+    for panel in panels:
+        if panel.lines or (panel.group == LADDER and strip.heats):
+            found.setdefault(panel.group, []).extend([panel] * bool(panel.lines))
+    return [(f"group-{heading.split()[0].lower().strip(',')}", heading, inside) for heading, inside in found.items()]
+
+
+def pictures(view: Embedding) -> dict[str, Any]:
+    """Return the drawings of the embedding view: one that the slider moves, and stills; with what is said of each."""
+    if not view.moments:
+        return {}
+    last = view.moments[-1]
+    stills = [view.moments[place] for place in view.stills]
+    bars = {moment.step: Markup(draw_bars(view, moment)) if view.modulus else "" for moment in (last, *stills)}
+    return {
+        "plane": Markup(draw_plane(view, last, titled=True)),
+        "bars": bars[last.step],
+        "colours": Markup(draw_colours(view)),
+        "is_labelled": len(view.classes) <= MOST_LABELLED,
+        "stills": [
+            {
+                "at": heading(moment, view.unit),
+                "plane": Markup(draw_plane(view, moment)),
+                "bars": bars[moment.step],
+                "words": escape(plane_words(view, moment)),
+                "told": moment_words(moment, view),
+                "spectrum": spectrum_words(moment, view) if view.modulus else "",
+            }
+            for moment in stills
+        ],
+        "named": [(place, moment.name) for place, moment in enumerate(view.moments) if moment.name],
+    }
+
+
 def description(panel: Panel, time: str) -> str:
     """Return in words what a panel shows, for those who cannot see it."""
     return f"{panel.title}, {panel.unit}, over {time}. " + " ".join(
@@ -255,7 +313,7 @@ def reach(curve: Curve) -> str:
     return f"{curve.name}: from {ends[0]} to {ends[1]}{f', {censored} not reached' if censored else ''}."
 
 
-def absences(drawn: Iterable[Panel | Plot | CellTable]) -> list[tuple[str, str]]:
+def absences(drawn: Iterable[Panel | Plot | CellTable | Strip | Embedding]) -> list[tuple[str, str]]:
     """Return what is not drawn and why, those with the same reason together."""
     titles: dict[str, list[str]] = {}
     for one in drawn:

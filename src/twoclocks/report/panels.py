@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from twoclocks.courses import course_of
 from twoclocks.diagnosis import Clock, Diagnosis
 from twoclocks.evidence import Evidence
 from twoclocks.report.numbers import number, time_words
-from twoclocks.report.plans import HELDOUT, OTHER, PLANS, SAID, SPLITS, TRAIN, Plan
+from twoclocks.report.plans import ERRORS, HELDOUT, OTHER, PLANS, SAID, SPLIT_LOOKS, SPLITS, TRAIN, Plan
 from twoclocks.trajectory import Array, Float, Int, Series, Trajectory
 
 POINTS = 1200
@@ -21,12 +21,17 @@ LINES_A_PANEL = 12
 RUNS_DRAWN_SINGLY = 6
 EVENTS_MARKED = 12
 DOTTED = 60
+ERRORS_DRAWN = 2
+MOVED, ROUNDING = ("kernel_change", "kernel_velocity"), 1e-12
 NEAR = 0.5  # how far a quotient that is nearly a share is drawn beyond 0 and 1
 
 
 @dataclass(frozen=True)
 class Line:
-    """One drawn line: `y` over steps `x`, with a band `low` to `high` if there is one. `faint`: one run of several."""
+    """One drawn line: `y` over steps `x`, with a band `low` to `high` if there is one.
+
+    `faint`: one run of several. `is_error`: the band is of standard errors.
+    """
 
     name: str
     unit: str
@@ -36,6 +41,7 @@ class Line:
     low: Float | None = None
     high: Float | None = None
     faint: bool = False
+    is_error: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Panel:
     levels: tuple[tuple[float, str], ...]
     notes: tuple[str, ...]
     absent: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,7 @@ def figure_data(evidence: Evidence, diagnosis: Diagnosis, *, points: int = POINT
         "ladder": chance,
         "margins": ((0.0, "0"),),
         "leads": ((1.0, "readout leads above"),),
+        "alignment": ((0.0, "0"),),
     }
     names = recorded(evidence)
     return FigureData(
@@ -128,7 +136,7 @@ def figure_data(evidence: Evidence, diagnosis: Diagnosis, *, points: int = POINT
         marks=(*clock_marks(diagnosis.clocks), *descent_marks(diagnosis.descent), *event_marks(diagnosis)),
         flow_time=flow_time_of(evidence.trajectory),
         runs_drawn=runs_drawn(evidence.trajectory.runs),
-        not_drawn=by_block([n for n in names if n != "flow_time" and not any(p.belongs(n) for p in PLANS)]),
+        not_drawn=by_block([n for n in names if not is_seen(n, names) and not any(p.belongs(n) for p in PLANS)]),
     )
 
 
@@ -149,12 +157,22 @@ def panel_of(plan: Plan, quantities: list[list[Line]], limit: int, levels: tuple
     )
     bounds = bounds_of(plan.scale, shown)
     notes = (
+        *([plan.reading] if plan.reading and lines else []),
+        *errors_told(lines),
         *left_out(plan, quantities),
         *(cut for line in shown if bounds for cut in cut_off(line, bounds)),
         *(gap for line in full for gap in gaps_of(line, log)),
         *thinning_of(full, lines),
     )
-    return Panel(plan.key, plan.title, plan.unit, lines, log, bounds, levels if lines else (), notes, absent)
+    return Panel(
+        plan.key, plan.title, plan.unit, lines, log, bounds, levels if lines else (), notes, absent, plan.group
+    )
+
+
+def errors_told(lines: Sequence[Line]) -> Iterator[str]:
+    """Say what a band means that is neither the ladder's nor a range over runs."""
+    if any(line.is_error for line in lines):
+        yield f"Shaded: {ERRORS_DRAWN} standard errors to either side."
 
 
 def left_out(plan: Plan, quantities: list[list[Line]]) -> Iterator[str]:
@@ -188,9 +206,11 @@ def bounds_of(scale: str, lines: list[Line]) -> tuple[float, float] | None:
     """Return the ends of a y axis that are not those of the values: of shares, and of quotients that are nearly so."""
     if scale == "share" and within(lines, 0.0, 1.0):
         return 0.0, 1.0
-    if scale != "near share" or not lines:
+    if scale not in ("near share", "cosine") or not lines:
         return None
     values = np.concatenate([line.y[np.isfinite(line.y)] for line in lines])
+    if scale == "cosine":
+        return min(float(values.min()), 0.0), 1.0
     return max(min(float(values.min()), 0.0), -NEAR), min(max(float(values.max()), 1.0), 1.0 + NEAR)
 
 
@@ -307,16 +327,52 @@ def quantities_of(plan: Plan, evidence: Evidence) -> list[list[Line]]:
         return ladder_lines(evidence)
     series = recorded(evidence)
     found = {name: series[name] for name in [*SPLITS, *series] if name in series and plan.belongs(name)}
-    return [lines_of(one, *look_of(name, i)) for i, (name, one) in enumerate(found.items())]
+    return [
+        with_errors(lines_of(from_rounding(one), *look_of(name, i)), series.get(errors_of(name)))
+        for i, (name, one) in enumerate(found.items())
+    ]
+
+
+def from_rounding(series: Series) -> Series:
+    """Return how far a kernel has moved with 0 for what is rounding: a log axis would reach down to it."""
+    if not series.name.startswith(MOVED):
+        return series
+    return replace(series, value=np.where(np.abs(series.value) < ROUNDING, 0.0, series.value))
+
+
+def errors_of(name: str) -> str:
+    """Return the name of the series that holds the standard errors of another.
+
+    >>> errors_of("critical_dimension(heldout)")
+    'critical_dimension_error(heldout)'
+    """
+    beginning, bracket, of = name.partition("(")
+    return f"{beginning}{ERRORS}{bracket}{of}"
+
+
+def with_errors(lines: list[Line], errors: Series | None) -> list[Line]:
+    """Return the line of a single run with a band of its standard errors, where they were measured at the same steps."""
+    if errors is None or len(lines) > 1 or lines[0].low is not None or not np.array_equal(errors.step, lines[0].x):
+        return lines
+    half = ERRORS_DRAWN * errors.value[0]
+    return [replace(lines[0], low=lines[0].y - half, high=lines[0].y + half, is_error=True)]
+
+
+def is_seen(name: str, names: Iterable[str]) -> bool:
+    """Return whether a series is seen on the page though it has no line of its own: as an axis, or as a band."""
+    return name == "flow_time" or any(errors_of(one) == name for one in names)
 
 
 def look_of(name: str, place: int) -> tuple[str, int]:
     """Return how a series is called in its panel, and its style."""
-    if name in SPLITS:
-        return SPLITS[name]
+    known = SPLITS | SPLIT_LOOKS
+    if name in known:
+        return known[name]
     for beginning, said in SAID.items():
         if name.startswith(beginning):
-            return f"{said}{name.removeprefix(beginning).strip(' :')}".strip() or name, OTHER + place
+            rest = name.removeprefix(beginning).strip(" :").replace("(heldout", "(held-out")
+            bare = rest[1:-1] if rest.startswith("(") and not said else f"{said}{rest}"
+            return bare.strip() or name, OTHER + place
     return name, OTHER + place
 
 

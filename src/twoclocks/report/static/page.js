@@ -387,3 +387,41 @@
     throw error;
   }
 })();
+
+// Lets a slider choose the moment of the embedding view. Without it the stills stay.
+(() => {
+  const view = JSON.parse(document.getElementById("figure-data").textContent).embedding;
+  if (!view) return;
+  const section = document.querySelector(".embedding");
+  const find = (name) => section.querySelector(name);
+  const slider = find("#moment"), buttons = [...section.querySelectorAll(".chooser button")];
+  const dots = [...find(".plane .dots").children];
+
+  function say(name, words) {
+    const place = find(name);
+    if (place) place.textContent = words;
+  }
+
+  function show(place) {
+    const moment = view.moments[place];
+    dots.forEach((dot, i) => dot.setAttribute("transform", `translate(${moment.points[2 * i]} ${moment.points[2 * i + 1]})`));
+    find(".plane .ring").setAttribute("d", moment.ring);
+    find(".sliding .bars")?.setAttribute("d", moment.bars);
+    say(".plane .first", moment.axes[0]);
+    say(".plane .second", moment.axes[1]);
+    say("output", moment.at);
+    say(".told", moment.told);
+    say(".strongest", moment.spectrum);
+    find(".plane").setAttribute("aria-label", `Class means at ${moment.at}. ${moment.told}`);
+    find(".spectrum")?.setAttribute("aria-label", `Fourier spectrum at ${moment.at}. ${moment.spectrum}`);
+    slider.value = place;
+    slider.setAttribute("aria-valuetext", moment.at);
+    buttons.forEach((button) => button.setAttribute("aria-pressed", String(Number(button.value) === place)));
+  }
+
+  slider.addEventListener("input", () => show(Number(slider.value)));
+  buttons.forEach((button) => button.addEventListener("click", () => show(Number(button.value))));
+  show(view.moments.length - 1);
+  find(".sliding").hidden = false;
+  section.classList.add("is-sliding");
+})();
