@@ -2,7 +2,8 @@
 # PYTHON runs the set-up and makes .venv; TWOCLOCKS_PYTHON names an interpreter to install into instead.
 PYTHON ?= python3
 PY = $(or $(TWOCLOCKS_PYTHON),.venv/bin/python)
-PYTEST = "$(PY)" -m pytest
+# One worker a core, each with one thread; a file stays with one worker, so that what it trained is trained once.
+PYTEST = OMP_NUM_THREADS=1 "$(PY)" -m pytest -n auto --dist loadfile
 
 .PHONY: help setup demo check test test-all reproduce benchmark clean
 
@@ -28,7 +29,7 @@ test-all: check  ## check, then all the tests
 	$(PYTEST)
 
 reproduce: setup  ## measure the published claims and write docs/claims.md; takes hours, can be interrupted
-	"$(PY)" -m twoclocks reproduce clocks
+	"$(PY)" -m twoclocks reproduce
 
 benchmark: setup  ## our speed beside the alternatives, as ratios
 	"$(PY)" -m benchmarks

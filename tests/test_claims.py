@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from twoclocks.claims import reproduce as sweep
 from twoclocks.claims.answers import Answer, Curve, Finding, Part, Picture, agreed, finding_of, held, joined
+from twoclocks.claims.clocks_sweep import SWEEP
 from twoclocks.claims.closing import is_slow, scaled_time, varies
 from twoclocks.claims.drawing import POINTS, drawn, thinned
 from twoclocks.claims.fitting import below_zero, lies
 from twoclocks.claims.gates import extreme, frozen_at_last
+from twoclocks.claims.page import TITLE, Page, joined_parts, parts_of, write_claims
 from twoclocks.claims.ranks import (
     ANSWERS,
     CENTRED,
@@ -32,8 +33,9 @@ from twoclocks.claims.ranks import (
     matrices_of,
     pairs_of,
 )
-from twoclocks.claims.reproduce import SWEEP, reproduce
+from twoclocks.claims.reproduce import reproduce
 from twoclocks.claims.setting import DecaySlope, fall, frozen_since, saturation, slope_on_decay, value_at
+from twoclocks.claims.showing import Showing
 from twoclocks.claims.words import between_words, mean_words, time_words
 from twoclocks.cli import main
 from twoclocks.clocks import Between, HittingTime, OrderCell
@@ -58,9 +60,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     folder, titles = tmp_path_factory.mktemp("sweep"), []  # type: ignore[var-annotated]
     out = folder / "docs" / "claims.md"
     out.parent.mkdir()
-    reproduce(
-        "clocks", runs=folder / "runs", out=out, seeds=2, settings=TINY, progress=lambda title: noted(titles, title)
-    )
+    showing = Showing(training=lambda title: noted(titles, title))
+    reproduce("clocks", runs=folder / "runs", out=out, seeds=2, settings=TINY, showing=showing)
     return SimpleNamespace(folder=folder, out=out, titles=titles)
 
 
@@ -116,6 +117,28 @@ def test_the_same_folders_give_the_same_bytes(tiny: SimpleNamespace) -> None:
     assert {path.name: path.read_bytes() for path in [again, *again.with_suffix("").iterdir()]} == before
 
 
+def test_the_part_of_another_set_of_claims_stays_as_it_is(tmp_path: Path) -> None:
+    path, other = tmp_path / "claims.md", Page("zebra", "Another set", ("said before",), ())
+    write_claims(path, other)
+    first = path.read_text()
+    answer = Answer("a", "?", "!", (Part("x", "y", HOLDS, "z"),), "found")
+    write_claims(path, Page("clocks", "Two clocks", (), (answer,)))
+    both = path.read_text()
+    assert both.startswith(f"# {TITLE}\n")
+    assert list(parts_of(both)) == ["clocks", "zebra"]
+    assert parts_of(both)["zebra"] == parts_of(first)["zebra"]
+    assert joined_parts(parts_of(both)) == both
+    write_claims(path, Page("clocks", "Two clocks", (), (replace(answer, found="measured again"),)))
+    again = path.read_text()
+    assert again == both.replace("found\n", "measured again\n", 1)
+
+
+def test_a_part_without_a_section_has_no_column_for_other_runs(tmp_path: Path) -> None:
+    answer = Answer("a", "?", "!", (Part("x", "y", HOLDS, "z"),), "found", asides=(Part("v", "w", FAILS, "u"),))
+    text = write_claims(tmp_path / "claims.md", Page("clocks", "Two clocks", (), (answer,))).read_text()
+    assert "| (a) | ! | **holds** |\n|  | · x | holds |\n|  | asked besides: v | does not hold |\n" in text
+
+
 def test_an_interrupted_sweep_goes_on_and_leaves_no_page_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +154,7 @@ def test_an_interrupted_sweep_goes_on_and_leaves_no_page_behind(
         yield stop
 
     with pytest.raises(KeyboardInterrupt):
-        reproduce("clocks", runs=tmp_path / "runs", out=out, seeds=2, settings=stopped, progress=stopping)
+        reproduce("clocks", runs=tmp_path / "runs", out=out, seeds=2, settings=stopped, showing=Showing(stopping))
     assert not out.exists()
     reproduce("clocks", runs=tmp_path / "runs", out=out, seeds=2, settings=stopped)
     assert len(answered(out.read_text())) == 7
@@ -139,7 +162,11 @@ def test_an_interrupted_sweep_goes_on_and_leaves_no_page_behind(
 
 BAD: list[tuple[list[str], str]] = [
     (["clock"], "Did you mean 'clocks'"),
-    (["clocks", "clocks"], "one page holds one set of claims"),
+    (["clocks", "clocks"], "a set of claims is named twice"),
+    (["representation", "clock"], "Did you mean 'clocks'"),
+    (["clocks", "--cheap"], "no cheap part"),
+    (["clocks", "representation", "--cheap"], "no cheap part"),
+    (["--set", "seed=3"], "name one of clocks, representation"),
     (["clocks", "--seeds", "1"], "at least 2 of them"),
     (["clocks", "--set", "weight_decay=0.5"], "leave it out"),
     (["clocks", "--set", "unordered=true"], "leave it out"),
@@ -351,4 +378,4 @@ def test_the_sweep_trains_every_decay_and_one_split_without_mirrors() -> None:
     assert [(training.weight_decay, training.unordered) for training in SWEEP] == [
         (1.0, False), (0.8, False), (0.6, False), (1.0, True)
     ]  # fmt: skip
-    assert sweep.SWEEP[-1].folder == "modular-addition-published-wd1-unordered"
+    assert SWEEP[-1].folder == "modular-addition-published-wd1-unordered"

@@ -22,14 +22,16 @@ from twoclocks.claims.falling import (
     ONSETS,
     VARIANTS,
     Fall,
+    fall_of,
     fall_words,
     lies_within,
     onset_step,
     share_between,
     share_of,
+    share_up_to,
     which_share_falls_before,
 )
-from twoclocks.claims.lagging import how_gaps_depend_on_the_probe, spread_parts
+from twoclocks.claims.lagging import END, MIDDLE, how_gaps_depend_on_the_probe, on_plateau, spread_parts
 from twoclocks.claims.page import write_claims
 from twoclocks.claims.repairing import (
     BEST,
@@ -64,11 +66,12 @@ from twoclocks.claims.studies import (
     recipe_of,
     verdict_part,
 )
-from twoclocks.decomposition import Decomposition, Sensitivity
+from twoclocks.decomposition import PATHS, PRESETS, STRIPS, Decomposition, Sensitivity
 from twoclocks.errors import InputError
 from twoclocks.evidence import Evidence
+from twoclocks.representation import representation_of
 from twoclocks.runs import run_of
-from twoclocks.trajectory import Series
+from twoclocks.trajectory import EvalBatch, Series
 from twoclocks.verdicts import Outcome, Verdict
 
 HOLDS, FAILS, PARTLY, OPEN = Finding.HOLDS, Finding.FAILS, Finding.PARTLY, Finding.OPEN
@@ -79,7 +82,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "modular-addition": {**ADDITION, "hidden": 48, "lr": 0.02, "steps": 200},
     "modular-addition-transformer": {**ADDITION, "heads": 2},
     "s5": {"letters": 3, "width": 4, "hidden": 8, "batch": 0, "steps": 40},  # too few held out for a ladder
-    "sparse-parity": {"bits": 10, "examples": 60, "heldout": 60, "hidden": 8, "batch": 20, "steps": 80},
+    "sparse-parity": {"bits": 10, "examples": 60, "heldout": 200, "hidden": 8, "batch": 20, "steps": 80},
     "mnist-large-init": IMAGES,
     "label-noise": IMAGES,
     "muon-collapse": {**ADDITION, "heads": 2},
@@ -96,13 +99,17 @@ def noted(into: list[str], title: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def few_draws() -> Iterator[None]:
-    """Let images be the small ones, and the critical dimension be of few points and draws."""
+    """Let images be the small ones, every probe a ridge one, and the critical dimension be of few points and draws."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("recipes.label_noise", "recipes.mnist_large_init", "claims.representation_studies"):
             patch.setattr(import_module(f"twoclocks.{module}"), "read_images", lambda chosen: small_images())
         for module in ("representation", "claims.falling"):
-            patch.setattr(f"twoclocks.{module}.DRAWS", 4)
-            patch.setattr(f"twoclocks.{module}.POINTS", 10)
+            patch.setattr(f"twoclocks.{module}.DRAWS", 3)
+        patch.setattr("twoclocks.representation.POINTS", 40)
+        patch.setattr("twoclocks.representation.HALVINGS", 1)
+        for family in ("logistic", "paper"):
+            for of in (PRESETS, PATHS, STRIPS):
+                patch.setitem(of, family, of["ridge"])  # type: ignore[index]
         yield
 
 
@@ -319,7 +326,7 @@ def test_the_share_of_a_drawn_fall_follows_its_baseline_and_its_onset() -> None:
     assert list(found.values()) == pytest.approx([5 / 10, 7 / 12, 9 / 14])
     assert share_of(step, value, 50, run) == pytest.approx(-4 / 10)  # it rose before the fit
     assert share_of(step, value, 50, run, BASELINES[1]) is None  # nothing lies between the fit and itself
-    assert share_of(step, value, 30, run) is None  # one snapshot before it
+    assert share_of(step, value, 40, run) is None  # one snapshot before it: that at the onset is not before it
     assert share_of(step, np.where(step == 699, np.nan, value), 700, run) == pytest.approx(2 / 10)
 
 
@@ -335,12 +342,25 @@ def test_an_onset_that_did_not_come_is_none() -> None:
     assert [onset_step(never, onset) for onset in ONSETS] == [50, None, None, None]
 
 
-def test_the_first_variant_counts_the_share_of_the_series_itself(tiny: SimpleNamespace, few_draws: None) -> None:
-    by_onset, _, by_variant = next(a for a in tiny.page.answers if a.letter == "a").tables
-    assert [row[0] for row in by_variant.rows] == [variant.name for variant in VARIANTS]
-    column = by_onset.head.index("sparse parity")
-    ours, first = by_onset.rows[1][column], by_variant.rows[0][column]
-    assert first == "–" or first.startswith(f"{ours} (")
+def test_the_first_variant_counts_the_share_of_the_series_itself(few_draws: None) -> None:
+    rng, labels = np.random.default_rng(0), np.arange(60) % 3
+    means, weight = 4 * rng.normal(size=(3, 20))[labels], rng.normal(size=(1, 3, 20))
+    noise = {f"features/{split}": rng.normal(size=(1, 60, 20)) for split in ("train", "heldout")}
+    shots = [
+        snapshot(step, **{name: of + size * means for name, of in noise.items()}, **{"readout/weight": weight})
+        for step, size in ((0, 0.0), (300, 0.05), (600, 0.1), (990, 1.0))
+    ]
+    batch = EvalBatch("drawn", labels, 60)
+    measured = drawn([late()], name="s5")
+    recorded = replace(measured.trajectory, snapshots=tuple(shots), batches={"train": batch, "heldout": batch})
+    of_series = representation_of(recorded).series
+    measured = replace(measured, evidence=Evidence(recorded, measured=of_series))
+    found = [fall_of(measured, variant, 0) for variant in VARIANTS]
+    shares = [None if fall is None else fall.share for fall in found]
+    assert None not in shares
+    assert shares[0] == pytest.approx(share_up_to(ONSETS[1], BASELINES[0], measured, 0), abs=1e-12)
+    assert 0 < float(shares[0] or 0) < 1
+    assert len(set(shares)) == len(VARIANTS)  # every variant counts something else
 
 
 def test_a_verdict_is_a_part_that_can_be_wanted_either_way() -> None:
@@ -378,6 +398,12 @@ def test_gaps_that_change_with_the_probe_are_told_from_those_that_do_not() -> No
         assert tuple(part.finding for part in spread_parts("x", gaps)) == wanted
     assert len(cases) == 5
     assert [part.found for part in spread_parts("", None)] == [NOT_TRAINED] * 2
+
+
+def test_moments_of_the_plateau_are_shares_of_its_steps() -> None:
+    measured = drawn([late(700), late(0)], rungs=ladder([flat()] * 2, [flat()] * 2, [flat()] * 2))
+    assert [on_plateau(measured, share, 0) for share in (0.0, MIDDLE, END)] == [50, 350, 650]
+    assert on_plateau(measured, MIDDLE, 1) is None
 
 
 def test_the_gap_of_a_study_without_a_plateau_is_open_and_says_why() -> None:
@@ -461,7 +487,7 @@ def test_the_depth_of_a_dip_is_in_accuracy_and_a_shallow_one_is_less_than_half()
     for noise, slow, wanted in cases:
         assert shallower_part(noise, slow).finding is wanted
     assert len(cases) == 4
-    assert half_as_deep(None, 0.1) is OPEN
+    assert [half_as_deep(0.3, of) for of in (0.1, 0.2, None)] == [HOLDS, FAILS, OPEN]
 
 
 def test_one_mechanism_in_all_runs_is_told_from_two() -> None:

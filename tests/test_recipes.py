@@ -74,7 +74,9 @@ def test_every_recipe_says_its_source_its_cost_and_what_it_expects() -> None:
         assert listed.expected_words != "not known for these settings"
         assert json.loads(json.dumps(listed.described))["settings"] == dict(listed.settings)
     assert sorted(recipes.RECIPES) == [
-        "deep-linear", "modular-addition", "modular-addition-published", "separable-logistic", "two-layer-relu",
+        "deep-linear", "label-noise", "mnist-large-init", "modular-addition", "modular-addition-published",
+        "modular-addition-transformer", "muon-collapse", "s5", "separable-logistic", "softmax-collapse", "sparse-parity",
+        "two-layer-relu",
     ]  # fmt: skip
 
 

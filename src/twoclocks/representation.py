@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CLASSES, POINTS, DRAWS, SEED = 20, 240, 40, 0  # of the critical dimension: classes, points in all, draws of t and of y
 PENALTY = 0.1  # of the ridge readouts that directions are compared with, in mean eigenvalues
+ROUNDING = 1e-12
 HALVINGS = 5  # of the examples, by which the error of the alignment gap is known
 NEEDED = frozenset({"features/train", "features/heldout", "readout/weight"})
 UNITS = {"critical_dimension": "directions", "manifold_dimension": "directions", "kernel_velocity": "distance per step"}
@@ -178,23 +179,25 @@ def geometry_row(now: Moment, looked: Looked) -> Row:
     """Return critical dimension, capacity and geometry of the chosen held-out examples; nothing for constant features."""
     import torch  # only where tensors are measured: the log path reads series without it
 
-    from twoclocks.measures.capacity import manifold_geometry
+    from twoclocks.measures.capacity import geometry_values, mean_of
 
     if looked.points is None:
         return {}
     features, labels = now.heldout[looked.points], looked.labels["heldout"][looked.points]
-    found = manifold_geometry(features, labels, draws=DRAWS, generator=torch.Generator().manual_seed(SEED))
-    if not np.isfinite(found.critical_dimension.value):
+    generator = torch.Generator().manual_seed(SEED)
+    (radius, dimension, centres, axes), draws = geometry_values(features, labels, draws=DRAWS, generator=generator)
+    needed = mean_of(draws)
+    if not np.isfinite(needed.value):
         return {}
     return {
-        "critical_dimension(heldout)": found.critical_dimension.value,
-        "critical_dimension_error(heldout)": found.critical_dimension.standard_error,
-        "critical_dimension_draws(heldout)": found.draws.numpy(),
-        "manifold_capacity(heldout)": len(labels.unique()) / found.critical_dimension.value,
-        "manifold_radius(heldout)": found.radius.value,
-        "manifold_dimension(heldout)": found.dimension.value,
-        "centre_alignment(heldout)": found.centre_alignment.value,
-        "axis_alignment(heldout)": found.axis_alignment.value,
+        "critical_dimension(heldout)": needed.value,
+        "critical_dimension_error(heldout)": needed.standard_error,
+        "critical_dimension_draws(heldout)": draws.numpy(),
+        "manifold_capacity(heldout)": len(torch.unique(labels)) / needed.value,
+        "manifold_radius(heldout)": float(radius),
+        "manifold_dimension(heldout)": float(dimension),
+        "centre_alignment(heldout)": float(centres),
+        "axis_alignment(heldout)": float(axes),
     }
 
 
@@ -267,8 +270,8 @@ def motion_row(now: Moment, first: Moment | None, last: Moment | None) -> Row:
 
     row: Row = {}
     if first is not None:
-        row["kernel_distance(train: to the start)"] = float(kernel_distance(first.train, now.train))
-        row["kernel_change(train: from the start)"] = float(kernel_change(first.train, now.train))
+        row["kernel_distance(train: to the start)"] = without_rounding(kernel_distance(first.train, now.train))
+        row["kernel_change(train: from the start)"] = without_rounding(kernel_change(first.train, now.train))
         row["cka(train: to the start)"] = float(debiased_linear_cka(first.train, now.train))
     if last is not None:
         row["cka(train: to the end)"] = float(debiased_linear_cka(last.train, now.train))
@@ -280,6 +283,11 @@ def velocity_row(now: Moment, before: Moment, steps: int) -> Row:
     from twoclocks.measures.kernels import kernel_distance
 
     return {"kernel_velocity(train)": float(kernel_distance(before.train, now.train)) / steps}
+
+
+def without_rounding(difference: Tensor) -> float:
+    """Return a difference of kernels, 0 where it is nothing but rounding."""
+    return float(difference) if float(difference) > ROUNDING else 0.0
 
 
 def defined(measured: Callable[[], Tensor]) -> float | None:
