@@ -147,7 +147,9 @@ def test_closed_form_equals_outer_products_of_the_oracle(widths: tuple[int, ...]
 
 
 @pytest.mark.parametrize(
-    ("activation", "layer"), [(torch.relu, nn.ReLU), (torch.tanh, nn.Tanh), (None, nn.Identity)], ids=str
+    ("activation", "layer"),
+    [(torch.relu, nn.ReLU), (torch.tanh, nn.Tanh), (None, nn.Identity)],
+    ids=["relu", "tanh", "linear"],
 )
 @pytest.mark.parametrize("widths", DEPTHS)
 def test_closed_form_equals_torch_func(widths: tuple[int, ...], activation: Any, layer: type[nn.Module]) -> None:

@@ -196,14 +196,18 @@ def ladder_picture(measured: Measured) -> Picture:
 
 
 def native_and_probes(measured: Measured) -> list[tuple[str, Series]]:
-    """Return the ladder of a study as series: native readout, train-fit and held-out-fit probe."""
-    ladder = measured.evidence.ladder
+    """Return the ladder of a study as series: native readout, train-fit probe, tuned and at its best, held-out-fit probe."""
+    ladder, strip = measured.evidence.ladder, measured.evidence.sensitivity
     if ladder is None:
         return []
     rungs: Mapping[str, Float] = {
-        "native readout": ladder.native, "train-fit probe": ladder.train_probe, "held-out-fit probe": ladder.heldout_probe,
-    }  # fmt: skip
-    return [(name, Series(name, "", ladder.step, values)) for name, values in rungs.items()]
+        "native readout": ladder.native,
+        "train-fit probe, tuned": ladder.train_probe,
+        "held-out-fit probe": ladder.heldout_probe,
+    }
+    named = [(name, Series(name, "", ladder.step, values)) for name, values in rungs.items()]
+    best = "train-fit probe at its best penalty"
+    return named if strip is None else [*named, (best, Series(best, "", strip.step, strip.best_train_probe))]
 
 
 def each(measured: Measured, what: Callable[[int], Found]) -> list[Found]:
