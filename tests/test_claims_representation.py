@@ -49,6 +49,7 @@ from twoclocks.claims.setbacks import (
     above_part,
     dip_depth,
     half_as_deep,
+    late_factor,
     lowest_later,
     restored_part,
     same_in_all,
@@ -521,11 +522,16 @@ def test_what_a_refit_restores_is_read_where_the_native_readout_stands_lowest_af
     assert restored_part(never).finding is OPEN
 
 
-def test_a_stall_needs_the_floor_and_low_accuracy() -> None:
-    cases = [(SUPPORTED, 0.2, HOLDS), (SUPPORTED, 1.0, FAILS), (REFUTED, 0.2, FAILS), (UNDETERMINED, 0.2, OPEN)]
-    for floor, best, wanted in cases:
-        assert stalls_part(drawn([late(700, best)], verdicts=[verdict("TC304", floor)])).finding is wanted
+def test_a_stall_is_a_loss_that_stops_falling_at_low_accuracy() -> None:
+    stalled, falling = np.where(STEP < 300, 1.0, 1e-7), np.exp(-STEP / 50)
+    cases = [(stalled, 0.2, HOLDS), (stalled, 1.0, FAILS), (falling, 0.2, FAILS), (None, 0.2, OPEN)]
+    for loss, best, wanted in cases:
+        measured = drawn([late(700, best)])
+        scalars = {} if loss is None else {"train_loss": series("train_loss", STEP, loss)}
+        recorded = replace(measured.trajectory, scalars={**measured.trajectory.scalars, **scalars})
+        assert stalls_part(replace(measured, evidence=Evidence(recorded))).finding is wanted
     assert len(cases) == 4
+    assert late_factor(replace(measured, evidence=Evidence(recorded)), 0) is None
 
 
 def test_a_run_ends_above_another_of_the_same_seed() -> None:

@@ -296,9 +296,13 @@ def read_clocks(
     )
 
 
+# The names that recipes give it: by itself, and by how its gradient is computed.
+CROSS_ENTROPIES = ("cross-entropy", "faithful", "stable")
+
+
 def is_cross_entropy(trajectory: Trajectory) -> bool:
     """Return whether the training loss is a cross-entropy, as it is wherever a recipe does not say another."""
-    return bool(nested(trajectory.settings, "settings", "loss") in (None, "cross-entropy"))
+    return bool(nested(trajectory.settings, "settings", "loss") in (None, *CROSS_ENTROPIES))
 
 
 def checked_thresholds(name: str, given: ArrayLike) -> tuple[float, ...]:

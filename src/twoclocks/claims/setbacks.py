@@ -36,6 +36,7 @@ LOWEST: dict[str, Callable[[Decomposition], Float]] = {
 }
 LAST = {"last training loss (nats)": "train_loss", "last gradient norm of the readout": "gradient_norm.readout"}
 SOFTMAX = ("softmax-collapse", "softmax-collapse-float64", "softmax-collapse-stable")
+STALLED = 0.5  # of the loss at half of the steps
 DESCENT, COLLAPSE = "epoch-wise double descent", "collapse after generalisation"
 
 
@@ -212,6 +213,7 @@ def whether_the_softmax_collapses(known: Known) -> Answer:
     rows = [
         ("best held-out accuracy", *(mean_words(each(one, partial(best_accuracy, one))) for one in studies)),
         ("held-out accuracy at the end", *(mean_words(each(one, partial(last_accuracy, one))) for one in studies)),
+        ("training loss at the end ÷ at half", *(mean_words(each(one, partial(late_factor, one))) for one in studies)),
         ("first step at 0.9 or more", *(mean_words(each(one, partial(first_step_at, one, 0.9))) for one in studies)),
         *((what, *(mean_words(each(one, partial(last_of, one, of))) for one in studies)) for what, of in LAST.items()),
         ("labels", *(counted(one.labels) for one in studies)),
@@ -227,17 +229,30 @@ def whether_the_softmax_collapses(known: Known) -> Answer:
 
 
 def stalls_part(faithful: Measured | None) -> Part:
-    """Return whether the float32 run stalls: its loss at its floor, its held-out accuracy low."""
+    """Return whether the float32 run stalls: its loss stops falling, and its held-out accuracy ends low."""
     claim = "float32 stalls without generalising"
-    rule = "TC304 is supported (the loss measures its rounding) and held-out accuracy stays below half of the way"
+    rule = (
+        "over the second half of the steps the training loss does not fall by half, and held-out accuracy ends below half of "
+        "the way to perfection, in every run"
+    )
     if faithful is None:
         return Part(claim, rule, Finding.OPEN, NOT_TRAINED)
-    low = [run.heldout is not None and run.heldout.best < 0.5 for run in faithful.courses]
+    factors = each(faithful, partial(late_factor, faithful))
+    ends = [None if run.heldout is None else end_share(run.heldout) for run in faithful.courses]
     outcomes = [
-        held(None if floor is Finding.OPEN else floor is Finding.HOLDS and is_low)
-        for floor, is_low in zip(faithful.outcomes("TC304"), low, strict=True)
+        held(None if factor is None or end is None else factor > STALLED and end < at.WELL_ABOVE_CHANCE)
+        for factor, end in zip(factors, ends, strict=True)
     ]
-    return Part(claim, rule, agreed(outcomes), counted(outcomes))
+    return Part(claim, rule, agreed(outcomes), f"{counted(outcomes)} (loss at the end ÷ at half {mean_words(factors)})")
+
+
+def late_factor(measured: Measured, r: int) -> float | None:
+    """Return the training loss at the end ÷ that at half of the steps."""
+    loss = measured.trajectory.scalars.get("train_loss")
+    if loss is None or not len(loss.step):
+        return None
+    values = loss.value[r, [int(np.searchsorted(loss.step, loss.step[-1] / 2)), -1]]
+    return float(values[1] / values[0]) if np.isfinite(values).all() and values[0] > 0 else None
 
 
 def generalises_part(name: str, measured: Measured | None) -> Part:

@@ -136,15 +136,20 @@ def verdict_part(claim: str, code: str, measured: Measured | None, *, wanted: Fi
         return Part(claim, rule, Finding.OPEN, NOT_TRAINED)
     found = measured.outcomes(code)
     finding = agreed(turned(found) if wanted is Finding.FAILS else found)
-    return Part(claim, rule, finding, outcome_words(measured, code))
+    return Part(claim, rule, finding, outcome_words(measured, code, with_effect=wanted is Finding.HOLDS))
 
 
-def outcome_words(measured: Measured, code: str) -> str:
-    """Return how often a claim came out how, its mean effect, and why it does not apply where it does not."""
+def outcome_words(measured: Measured, code: str, *, with_effect: bool = True) -> str:
+    """Return how often a claim came out how, its mean effect, and why it does not apply where it does not.
+
+    The effect of a claim that is to be refuted may be a quotient of nothings, such as the recovery from no dip at all.
+    """
     judged = [one[code] for one in measured.verdicts if code in one]
     outcomes = [str(one.outcome).lower().replace("_", " ") for one in judged]
     effects = measured.effects(code)
-    of_effects = f"; effect {mean_words(effects)}" if any(effect is not None for effect in effects) else ""
+    of_effects = (
+        f"; effect {mean_words(effects)}" if with_effect and any(effect is not None for effect in effects) else ""
+    )
     because = [one.evidence[0] for one in judged if one.outcome is Outcome.NOT_APPLICABLE and one.evidence]
     return counted(outcomes) + of_effects + (f"; not applicable: {because[0]}" if because else "")
 
