@@ -67,6 +67,10 @@ class Course:
         """Return a share, or an array of them, in the measure's own unit."""
         return self.chance + share * (self.perfect - self.chance)
 
+    def share_of(self, value: float) -> float:
+        """Return how far a value in the measure's own unit is on the way from chance to perfection."""
+        return (value - self.chance) / (self.perfect - self.chance)
+
     def first_past(self, share: float, sustained: int = 3) -> int | None:
         """Return the first index into `at` from which `sustained` smoothed moments in a row are at or past a share."""
         return first_run(self.smooth >= share, min(sustained, max(1, len(self.smooth) // 4)))

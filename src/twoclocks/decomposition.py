@@ -27,11 +27,10 @@ from twoclocks.measures.probes import (
     ridge_path,
     stratified_parts,
 )
-from twoclocks.series import float64, labels_of, logits_of
+from twoclocks.series import FEATURED, featured, float64, labels_of, logits_of
 from twoclocks.stats import paired_difference_interval, wilson_interval
 from twoclocks.trajectory import Float, Int, Snapshot, Trajectory
 
-NEEDED = ("features/train", "features/heldout", "readout/weight")
 LEAST_SCORED = 10
 LEAST_A_CLASS = 5  # below this many examples a class in half A, the held-out-fit probe is cross-fitted
 FOLDS = 5
@@ -416,10 +415,10 @@ def bootstrap(values: Float, seed: int, resamples: int) -> tuple[Float, Float]:
 
 def chosen_moments(trajectory: Trajectory, steps: Sequence[int] | None) -> list[Snapshot]:
     """Return the snapshots that hold features and readout, or those at `steps`, refusing steps that have none."""
-    moments = [snapshot for snapshot in trajectory.snapshots if set(NEEDED) <= set(snapshot.tensors)]
+    moments = featured(trajectory.snapshots)
     if not moments:
         raise InputError(
-            f"no snapshot of {trajectory.source.path} holds {', '.join(NEEDED)}, which the ladder compares; record "
+            f"no snapshot of {trajectory.source.path} holds {', '.join(FEATURED)}, which the ladder compares; record "
             "with a readout and with features, or replay the checkpoints"
         )
     recorded = [snapshot.step for snapshot in moments]

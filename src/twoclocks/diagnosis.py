@@ -179,7 +179,6 @@ def judge_run(evidence: Evidence, run: Run, r: int) -> dict[str, Verdict]:
         rungs = rungs_of(evidence.ladder, run, r, evidence.sensitivity)
         verdicts |= judge_setbacks(rungs, evidence.presets, run, r, verdicts)
         verdicts |= judge_ladder(rungs, evidence.presets, run, r)
-    if evidence.is_of_features:
         verdicts |= judge_representation(evidence, run, r)
     return dict(sorted((verdicts | judge_conditions(evidence, r)).items()))
 

@@ -14,7 +14,8 @@ from twoclocks.clocks import Clocks, read_clocks
 from twoclocks.conditions import Conditions, conditions_of, is_linear, measured_conditions
 from twoclocks.courses import deepest_fall
 from twoclocks.runs import before_rise, closest, evenly, lost_places, plateau_of, run_of
-from twoclocks.trajectory import Series, Snapshot, Trajectory
+from twoclocks.series import featured
+from twoclocks.trajectory import Series, Trajectory
 
 if TYPE_CHECKING:
     from twoclocks.decomposition import Decomposition, Sensitivity
@@ -39,11 +40,6 @@ class Evidence:
     clocks: Clocks | None = None
     conditions: tuple[Conditions, ...] = ()
     sensitivity: Sensitivity | None = None
-
-    @property
-    def is_of_features(self) -> bool:
-        """Return whether features were kept and could be measured."""
-        return self.ladder is not None
 
     @property
     def readout(self) -> str | None:
@@ -76,8 +72,7 @@ def examine_clocks(trajectory: Trajectory) -> Evidence:
 def examine(trajectory: Trajectory) -> Evidence:
     """Measure everything that a trajectory allows: curves and clocks always, conditions, ladder and ranks where it can."""
     theory = examine_clocks(trajectory)
-    kept = [snapshot for snapshot in trajectory.snapshots if has_features(snapshot)]
-    if not kept or "heldout" not in trajectory.batches:
+    if not featured(trajectory.snapshots) or "heldout" not in trajectory.batches:
         return theory
     from twoclocks.decomposition import decompose, ladder_or_reason, probe_sensitivity  # torch, which a log never needs
     from twoclocks.representation import representation_of
@@ -117,11 +112,6 @@ def readout_is_the_output(trajectory: Trajectory, ladder: Decomposition) -> bool
     own = np.flatnonzero(np.isin(ladder.step, recorded.step))
     apart = np.abs(recorded.value[:, places] - ladder.native[:, own])
     return not len(places) or not np.nanmedian(apart, axis=1).max() > 0.1
-
-
-def has_features(snapshot: Snapshot) -> bool:
-    """Return whether a snapshot holds what the ladder needs."""
-    return {"features/train", "features/heldout", "readout/weight"} <= set(snapshot.tensors)
 
 
 def telling_moments(trajectory: Trajectory, ladder: Decomposition, strip: Sensitivity | None = None) -> list[int]:

@@ -17,7 +17,7 @@ from twoclocks.courses import deepest_fall
 from twoclocks.runs import Run, before_rise, plateau_of
 from twoclocks.stats import wilson_interval
 from twoclocks.trajectory import Array, Float
-from twoclocks.verdicts import Outcome, Verdict, compared
+from twoclocks.verdicts import Outcome, Verdict, compared, too_few_snapshots
 
 if TYPE_CHECKING:
     from twoclocks.decomposition import Decomposition, Sensitivity
@@ -84,7 +84,10 @@ def judge_lead(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> Ve
     error = half_width(rungs.heldout_probe_interval, rungs.native_interval)
     place = int(np.where(rungs.plateau, lead, -np.inf).argmax())
     showing = int((rungs.plateau & (lead - error > 0)).sum())
-    by_preset = {name: preset_lead(other, rungs, r) for name, other in presets.items()}
+    by_preset = {
+        name: largest_on_plateau(other, other.heldout_probe[r] - other.native[r], rungs)
+        for name, other in presets.items()
+    }
     against = [name for name, value in by_preset.items() if value is not None and value <= 0]
     evidence = [
         f"at step {rungs.step[place]:g}: native {rungs.native[place]:.3f}, train-fit probe {rungs.train_probe[place]:.3f}, "
@@ -208,7 +211,7 @@ def judge_train_bias(rungs: Rungs, presets: Mapping[str, Decomposition], r: int)
     place = int(np.where(rungs.plateau, rungs.train_bias, -np.inf).argmax())
     low, high = rungs.train_bias_interval[place].tolist()
     showing = int((rungs.plateau & (rungs.train_bias_interval[:, 0] > 0)).sum())
-    by_preset = {name: preset_bias(other, rungs, r) for name, other in presets.items()}
+    by_preset = {name: largest_on_plateau(other, other.train_bias[r], rungs) for name, other in presets.items()}
     evidence = (
         f"at step {rungs.step[place]:g}: train-fit probe {rungs.train_probe[place]:.3f}, held-out-fit probe "
         f"{rungs.heldout_probe[place]:.3f} ({rungs.preset}, fitted on {rungs.fitted[0]} training and {rungs.fitted[1]} "
@@ -224,12 +227,6 @@ def judge_train_bias(rungs: Rungs, presets: Mapping[str, Decomposition], r: int)
         code, claim, outcome, what, float(rungs.train_bias[place]), (low, high), rungs.scored, "held-out examples",
         thresholds, evidence, "a probe preset under which the bias vanishes, or as many held-out as training examples",
     )  # fmt: skip
-
-
-def preset_bias(other: Decomposition, rungs: Rungs, r: int) -> float | None:
-    """Return the largest train bias under another preset, over its snapshots on the plateau."""
-    on_plateau = np.isin(other.step, rungs.step[rungs.plateau])
-    return float(other.train_bias[r][on_plateau].max()) if on_plateau.any() else None
 
 
 def fall_of(step: Array, values: Float, intervals: Float) -> tuple[float, float, float, float]:
@@ -266,10 +263,10 @@ def rate_interval(share: float, scored: int) -> tuple[float, float]:
     return wilson_interval(round(share * scored), scored) if np.isfinite(share) else (np.nan, np.nan)
 
 
-def preset_lead(other: Decomposition, rungs: Rungs, r: int) -> float | None:
-    """Return the largest lead of the held-out-fit probe under another preset, over its snapshots on the plateau."""
+def largest_on_plateau(other: Decomposition, values: Float, rungs: Rungs) -> float | None:
+    """Return the largest of some values at another preset's moments that lie on the plateau; None where none does."""
     on_plateau = np.isin(other.step, rungs.step[rungs.plateau])
-    return float((other.heldout_probe[r] - other.native[r])[on_plateau].max()) if on_plateau.any() else None
+    return float(values[on_plateau].max()) if on_plateau.any() else None
 
 
 def named_probes(rungs: Rungs) -> tuple[tuple[str, Float, Float], ...]:
@@ -297,16 +294,4 @@ def too_few(code: str, claim: str, what: str, count: int) -> Verdict:
             what,
             evidence=("no snapshot lies between the fit and the held-out rise",),
         )
-    evidence = (f"{count} snapshots lie in the window, and a trend takes {at.FEWEST_SNAPSHOTS}",)
-    return Verdict(
-        code,
-        claim,
-        Outcome.UNDETERMINED,
-        what,
-        None,
-        None,
-        count,
-        "snapshots",
-        evidence=evidence,
-        overturned_by="snapshots closer together after the fit",
-    )
+    return too_few_snapshots(code, claim, what, count, "in the window", closer="after the fit")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from twoclocks.series import SPLITS, float64, labels_of, logits_of
+from twoclocks.series import FEATURED, SPLITS, featured, float64, labels_of, logits_of
 from twoclocks.trajectory import Float, Series, Snapshot, Trajectory
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ CLASSES, POINTS, DRAWS, SEED = 20, 240, 40, 0  # of the critical dimension: clas
 PENALTY = 0.1  # of the ridge readouts that directions are compared with, in mean eigenvalues
 ROUNDING = 1e-12
 HALVINGS = 5  # of the examples, by which the error of the alignment gap is known
-NEEDED = frozenset({"features/train", "features/heldout", "readout/weight"})
 UNITS = {"critical_dimension": "directions", "manifold_dimension": "directions", "kernel_velocity": "distance per step"}
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -78,7 +77,7 @@ def representation_of(trajectory: Trajectory) -> Representation:
     features; `ildr(heldout)`; `nc1` to `nc4`; `readout_cosine(... fit)`. A run has NaN at a moment at which its tensors are
     not finite, or at which a measure is not defined.
     """
-    moments = [snapshot for snapshot in trajectory.snapshots if set(snapshot.tensors) >= NEEDED]
+    moments = featured(trajectory.snapshots)
     looked = looked_at(trajectory, moments[0].tensors["readout/weight"].shape[2])
     runs = len(moments[0].tensors["readout/weight"])
     rows = [list(rows_of(moments, run, looked)) for run in range(runs)]
@@ -168,8 +167,7 @@ def rows_of(moments: list[Snapshot], run: int, looked: Looked) -> Iterator[Row]:
 
 def moment_of(snapshot: Snapshot, run: int) -> Moment | None:
     """Return the tensors of a run at a snapshot; None where they are not finite."""
-    names = ("features/train", "features/heldout", "readout/weight")
-    train, heldout, weight = (float64(snapshot.tensors[name][run]) for name in names)
+    train, heldout, weight = (float64(snapshot.tensors[name][run]) for name in FEATURED)
     logits = logits_of(snapshot, "train")[run]
     finite = all(bool(tensor.isfinite().all()) for tensor in (train, heldout, weight, logits))
     return Moment(train, heldout, weight, logits) if finite else None

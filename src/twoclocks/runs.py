@@ -127,7 +127,7 @@ def fit_of(train: Course | None) -> tuple[float | None, float | None]:
         return moment_past(train, at.CLOSE_TO_BEST * train.best) if train.best >= at.LOSS_FELL else (None, None)
     if train.best < at.NEARLY_FITTED:
         return None, None
-    return moment_past(train, min((at.FIT - train.chance) / (1.0 - train.chance), at.CLOSE_TO_OWN_BEST * train.best))
+    return moment_past(train, min(train.share_of(at.FIT), at.CLOSE_TO_OWN_BEST * train.best))
 
 
 def moment_past(course: Course | None, share: float | None) -> tuple[float | None, float | None]:

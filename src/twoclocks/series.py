@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NEEDS = ("matrix", "features", "logits", "labels", "weights")
 MAPS = ("end_to_end", "features", "readout", "weights/<name>")
 SPLITS = ("train", "heldout")
+FEATURED = ("features/train", "features/heldout", "readout/weight")
 
 
 def measure(
@@ -116,6 +117,11 @@ def inputs_of(snapshot: Snapshot, need: str, of: str, split: str) -> Sequence[An
         return list(end_to_end(snapshot))
     array = snapshot.tensors[names_of(need, of, split)[0]]
     return list(float64(array.reshape(*array.shape[:2], -1) if array.ndim > 3 else array))
+
+
+def featured(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+    """Return the snapshots that hold features of both splits and the readout."""
+    return [snapshot for snapshot in snapshots if set(FEATURED) <= set(snapshot.tensors)]
 
 
 def end_to_end(snapshot: Snapshot) -> Tensor:

@@ -570,10 +570,10 @@ def inapplicable(code: str, claim: str, why: str) -> Verdict:
     return Verdict(code, claim, Outcome.NOT_APPLICABLE, evidence=(why,), overturned_by="recording it")
 
 
-def too_few_snapshots(code: str, claim: str, what: str, count: int, where: str) -> Verdict:
+def too_few_snapshots(code: str, claim: str, what: str, count: int, where: str, *, closer: str = "there") -> Verdict:
     """Return the verdict where too few snapshots lie in a window to read a trend from."""
     return Verdict(
         code, claim, Outcome.UNDETERMINED, what, None, None, count, "snapshots",
         evidence=(f"{count} snapshots lie {where}, and a trend takes {at.FEWEST_SNAPSHOTS}",),
-        overturned_by="snapshots closer together there",
+        overturned_by=f"snapshots closer together {closer}",
     )  # fmt: skip

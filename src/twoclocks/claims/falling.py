@@ -208,7 +208,7 @@ def onset_step(run: Run, onset: str) -> float | None:
         return run.fit_step
     if heldout is None or onset == "a tenth of the way":
         return onset_of(run)
-    share = 0.5 if onset == "half of the way" else (0.9 - heldout.chance) / (heldout.perfect - heldout.chance)
+    share = 0.5 if onset == "half of the way" else heldout.share_of(0.9)
     return heldout.step_past(share)
 
 

@@ -11,10 +11,9 @@ from twoclocks.claims.answers import Answer, Part, Table, agreed, held
 from twoclocks.claims.falling import TASKS
 from twoclocks.claims.studies import NOT_TRAINED, Known, Measured, each, moment_of_run, present, verdict_part
 from twoclocks.claims.words import mean_words, number, span
-from twoclocks.decomposition import decompose, probe_sensitivity
+from twoclocks.decomposition import PRESETS, decompose, probe_sensitivity
 from twoclocks.runs import plateau_of
 
-PRESETS = ("ridge", "logistic", "paper")
 UNITS = {"ridge": "mean eigenvalues", "logistic": "penalty", "paper": "weight decay"}
 MIDDLE, END = 0.5, 1.0  # of the plateau
 WIDE = 0.1  # of accuracy: a gap that the choice of the probe moves by so much says little by itself

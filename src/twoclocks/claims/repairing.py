@@ -19,12 +19,11 @@ from twoclocks.claims.studies import (
     verdict_part,
 )
 from twoclocks.claims.words import UNKNOWN, counted, mean_words, span
-from twoclocks.decomposition import decompose
+from twoclocks.decomposition import PRESETS, decompose
 from twoclocks.runs import before_rise, evenly
 from twoclocks.trajectory import Array, Float
 
 LARGE, CONTROL = "mnist-large-init", "mnist-large-init-control"
-PRESETS = ("ridge", "logistic", "paper")
 MOMENTS = 6  # at which every preset is fitted: a table holds seven columns
 RECOVERED = 0.05  # of accuracy above the lowest level, and of the peak of the critical dimension
 HALF = 0.5

@@ -278,9 +278,7 @@ def above_part(name: str, faithful: Measured | None, other: Measured | None) -> 
 def first_step_at(measured: Measured, accuracy: float, r: int) -> float | None:
     """Return the first step from which held-out accuracy is at or above a level, three moments in a row."""
     heldout = measured.courses[r].heldout
-    return (
-        None if heldout is None else heldout.step_past((accuracy - heldout.chance) / (heldout.perfect - heldout.chance))
-    )
+    return None if heldout is None else heldout.step_past(heldout.share_of(accuracy))
 
 
 def heldout_picture(studies: Sequence[Measured]) -> Picture:

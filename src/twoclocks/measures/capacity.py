@@ -34,6 +34,7 @@ from twoclocks.measures.spectrum import ZERO_MODE, centred, positive, scaled
 
 LEAST_POINTS = 10  # of every class: with fewer, any labels are separable (science.md, section 7)
 JACKKNIFE_GROUPS = 10
+ONE_POINT = (0.0, 0.0, 1.0, 0.0)  # radius, dimension, centre and axis alignment of constant features
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,7 @@ def critical_dimension_draws(
     At two moments, for the same points and generators of the same seed, draw k is the same dichotomy and the same t, so
     mean and error of the differences tell whether the critical dimension moved. Arguments and errors: `critical_dimension`.
     """
-    check_manifolds(features, labels, dichotomies, draws)
-    if not bool(centred(features).any()):
-        return torch.full((draws,), math.inf, dtype=torch.float64)
-    return squared_projections(solved_cone(features, labels, dichotomies, bias, draws, generator))
+    return squared_projections(solved_cone(features, labels, dichotomies, bias, draws, generator), draws)
 
 
 def manifold_capacity(
@@ -198,14 +196,10 @@ def manifold_geometry(
     >>> found.radius.value, found.dimension.value, found.centre_alignment.value
     (0.0, 0.0, 0.0)
     """
-    check_manifolds(features, labels, dichotomies, draws)
-    if not bool(centred(features).any()):
-        none = Estimate(0.0, 0.0)
-        endless = torch.full((draws,), math.inf, dtype=torch.float64)
-        return Geometry(none, none, Estimate(1.0, 0.0), none, mean_of(endless), endless)
     cone = solved_cone(features, labels, dichotomies, bias, draws, generator)
-    radius, dimension, centres, axes = jackknifed(anchors_of(cone))
-    projections = squared_projections(cone)
+    numbers = [Estimate(value, 0.0) for value in ONE_POINT] if cone is None else jackknifed(anchors_of(cone))
+    projections = squared_projections(cone, draws)
+    radius, dimension, centres, axes = numbers
     return Geometry(radius, dimension, centres, axes, mean_of(projections), projections)
 
 
@@ -221,13 +215,11 @@ def geometry_values(
     >>> [round(value, 9) for value in values[:2].tolist()]  # radius and dimension: each class is one point
     [0.0, 0.0]
     """
-    check_manifolds(features, labels, "one-versus-rest", draws)
-    if not bool(centred(features).any()):
-        endless = torch.full((draws,), math.inf, dtype=torch.float64)
-        return torch.tensor([0.0, 0.0, 1.0, 0.0], dtype=torch.float64), endless
     cone = solved_cone(features, labels, "one-versus-rest", True, draws, generator)
+    if cone is None:
+        return torch.tensor(ONE_POINT, dtype=torch.float64), squared_projections(cone, draws)
     everything = torch.ones(draws, dtype=torch.bool, device=features.device)
-    return geometry_of(anchors_of(cone), everything), squared_projections(cone)
+    return geometry_of(anchors_of(cone), everything), squared_projections(cone, draws)
 
 
 def anchors_of(cone: Cone) -> Anchors:
@@ -319,8 +311,11 @@ def chosen_points(labels: Tensor, *, classes: int = 20, points: int = 12, genera
 
 def solved_cone(
     features: Tensor, labels: Tensor, dichotomies: str, bias: bool, draws: int, generator: torch.Generator
-) -> Cone:
-    """Return the projection of every draw, as weights of the points."""
+) -> Cone | None:
+    """Return the projection of every draw, as weights of the points; None for constant features. Refuses unfit arguments."""
+    check_manifolds(features, labels, dichotomies, draws)
+    if not bool(centred(features).any()):
+        return None
     _, place = classes_present(features, labels)
     phi = scaled(features)
     gram = phi @ phi.T
@@ -340,8 +335,10 @@ def square_root(gram: Tensor) -> Tensor:
     return root
 
 
-def squared_projections(cone: Cone) -> Tensor:
-    """Return ‖Π_C(t)‖² = Π_C(t) · t of every draw."""
+def squared_projections(cone: Cone | None, draws: int) -> Tensor:
+    """Return ‖Π_C(t)‖² = Π_C(t) · t of every draw; infinite without a cone: no directions separate constant features."""
+    if cone is None:
+        return torch.full((draws,), math.inf, dtype=torch.float64)
     return (cone.duals * cone.signs * cone.moments).sum(1)
 
 

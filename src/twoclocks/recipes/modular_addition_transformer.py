@@ -11,11 +11,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import torch
-
 from twoclocks.training.recipe import Expected, Problem, Recipe, SaveAt, Setting, defaults_of, resolve_settings
-from twoclocks.training.tasks import modular_addition_task
-from twoclocks.training.transformer import check_heads, pair_transformer
+from twoclocks.training.transformer import addition_transformer, check_heads
 
 NAME = "modular-addition-transformer"
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
@@ -73,20 +70,7 @@ def modular_addition_transformer(*, weight_decay: float = 1.0, **settings: Any) 
 
 def problem(settings: Mapping[str, Any]) -> Problem:
     """Return the network on its task, as the settings say."""
-    task = modular_addition_task(
-        settings["p"],
-        settings["train_fraction"],
-        shuffle_labels=False,
-        generator=torch.Generator().manual_seed(settings["data_seed"]),
-    )
-    return pair_transformer(
-        task,
-        settings["width"],
-        settings["heads"],
-        settings["hidden"],
-        dtype=getattr(torch, settings["dtype"]),
-        warmup=settings["warmup"],
-    )
+    return addition_transformer(settings)
 
 
 def work(settings: Mapping[str, Any]) -> float:

@@ -12,12 +12,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import torch
-
 from twoclocks.training.optimizers import AdamW, Frozen, Muon, Rule
 from twoclocks.training.recipe import Expected, Problem, Recipe, SaveAt, Setting, defaults_of, resolve_settings
-from twoclocks.training.tasks import modular_addition_task
-from twoclocks.training.transformer import check_heads, pair_transformer
+from twoclocks.training.transformer import addition_transformer, check_heads
 
 NAME = "muon-collapse"
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
@@ -83,21 +80,7 @@ def muon_collapse(*, weight_decay: float = 0.1, **settings: Any) -> Recipe:
 
 def problem(settings: Mapping[str, Any]) -> Problem:
     """Return the network on its task, as the settings say."""
-    task = modular_addition_task(
-        settings["p"],
-        settings["train_fraction"],
-        shuffle_labels=False,
-        generator=torch.Generator().manual_seed(settings["data_seed"]),
-    )
-    return pair_transformer(
-        task,
-        settings["width"],
-        settings["heads"],
-        settings["hidden"],
-        dtype=getattr(torch, settings["dtype"]),
-        rules=rules_of(settings),
-        warmup=settings["warmup"],
-    )
+    return addition_transformer(settings, rules=rules_of(settings))
 
 
 def rules_of(settings: Mapping[str, Any]) -> dict[str, Rule]:

@@ -21,7 +21,7 @@ from twoclocks.errors import InputError
 from twoclocks.training.models import pairs_at
 from twoclocks.training.optimizers import Rule
 from twoclocks.training.recipe import Problem, Weights
-from twoclocks.training.tasks import Pairs, PairTask
+from twoclocks.training.tasks import Pairs, PairTask, modular_addition_task
 
 PIECE = 768  # pairs taken at once: so many that the products are fast, so few that they stay in a core's cache
 NEGLIGIBLE = 1e-30  # probability
@@ -142,6 +142,25 @@ def pair_transformer(
         gradient=gradient,
         rules=rules,
         schedule=(lambda update: min(update / warmup, 1.0)) if warmup else None,
+    )
+
+
+def addition_transformer(settings: Mapping[str, Any], rules: Mapping[str, Rule] | None = None) -> Problem:
+    """Return a PairTransformer set on addition mod p, as the settings of a recipe say."""
+    task = modular_addition_task(
+        settings["p"],
+        settings["train_fraction"],
+        shuffle_labels=False,
+        generator=torch.Generator().manual_seed(settings["data_seed"]),
+    )
+    return pair_transformer(
+        task,
+        settings["width"],
+        settings["heads"],
+        settings["hidden"],
+        dtype=getattr(torch, settings["dtype"]),
+        rules=rules,
+        warmup=settings["warmup"],
     )
 
 
