@@ -14,7 +14,7 @@ from twoclocks.decomposition import (
     Decomposition,
     bootstrap,
     decompose,
-    ladder_or_reason,
+    ladder_and_strip,
     probe_sensitivity,
     scored_rungs,
     split_heldout,
@@ -268,8 +268,9 @@ def test_hard_features_are_an_outcome(preset: str) -> None:
     """Constant ones, more of them than examples, and ones that overflow: a number, or NaN where the run diverged."""
     run, rng = trajectory(steps=(0,)), np.random.default_rng(0)
     constant = with_tensors(run, features_train=np.ones((1, 200, 6)), features_heldout=np.ones((1, 160, 6)))
-    assert rungs(decompose(constant, preset=preset))[:2].max() == 0.0 if preset == "ridge" else True
-    assert np.isfinite(rungs(decompose(constant, preset=preset))).all()
+    read = rungs(decompose(constant, preset=preset))
+    assert np.isfinite(read).all()
+    assert preset != "ridge" or read[:2].max() == 0.0
     wide = {f"features_{name}": rng.normal(size=(1, n, 300)) for name, n in (("train", 200), ("heldout", 160))}
     ladder = decompose(with_tensors(run, **wide, readout_weight=rng.normal(size=(1, CLASSES, 300))), preset=preset)
     assert np.isfinite(rungs(ladder)).all() and len(ladder.notes) == 1
@@ -277,11 +278,8 @@ def test_hard_features_are_an_outcome(preset: str) -> None:
     assert np.isnan(rungs(decompose(huge, preset=preset))).all()
 
 
-def test_a_ladder_or_the_reason_why_there_is_none() -> None:
+def test_no_ladder_is_made_of_what_allows_none() -> None:
     run = trajectory()
-    ladder, reason = ladder_or_reason(run)
-    assert reason is None and ladder is not None
-    np.testing.assert_array_equal(rungs(ladder), rungs(decompose(run)))
     heldout = run.batches["heldout"].labels
     unscored = replace(run, snapshots=tuple(replace(s, tensors=without_heldout(s.tensors)) for s in run.snapshots))
     cases = (
@@ -292,12 +290,22 @@ def test_a_ladder_or_the_reason_why_there_is_none() -> None:
         (with_labels(run, train=run.batches["train"].labels * 0), "the training examples are all of one class"),
     )
     for hard, words in cases:
-        ladder, reason = ladder_or_reason(hard)
-        assert ladder is None and reason is not None and words in reason
-        assert reason.count("\n") == 0
+        for ladder in (decompose, ladder_and_strip):
+            with pytest.raises(InputError, match=words) as refusal:
+                ladder(hard)
+            assert str(refusal.value).count("\n") == 0
     with pytest.raises(InputError, match="unknown preset"):
-        ladder_or_reason(run, preset="rigde")
+        decompose(run, preset="rigde")
     assert len(cases) == 5
+
+
+@pytest.mark.parametrize("heldout", [160, 36])
+def test_ladder_and_strip_fitted_together_are_those_fitted_apart(heldout: int) -> None:
+    run = noisy(heldout=heldout)
+    together = ladder_and_strip(run, resamples=50)
+    for one, other in zip(together, (decompose(run, resamples=50), probe_sensitivity(run)), strict=True):
+        for name, value in vars(one).items():
+            np.testing.assert_array_equal(value, getattr(other, name))
 
 
 def without_heldout(tensors: Mapping[str, Array]) -> dict[str, Array]:

@@ -9,12 +9,15 @@ import oracles
 from contracts import Case, check_contract
 from twoclocks.measures.kernels import (
     alignment_gap,
+    change_between,
     change_between_kernels,
+    distance_between,
     distance_between_kernels,
     kernel_change,
     kernel_distance,
     kernel_target_alignment,
     matched_places,
+    reduced_kernels,
 )
 from twoclocks.measures.similarity import linear_cka
 
@@ -114,6 +117,14 @@ def test_a_small_step_is_measured_to_full_precision() -> None:
     for size in (1e-5, 1e-9, 1e-12):
         assert float(kernel_change(x, x + size * v)) == pytest.approx(math.sqrt(2) * size / 5, rel=1e-4)
         assert float(kernel_distance(x, x + size * v)) == pytest.approx(size**2 / 25, rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [1e-4, 3e-4, 1e-3, 3e-3, 1e-2])
+def test_both_ways_to_a_difference_agree_where_one_takes_over(size: float) -> None:
+    x = normal(1, 50, 6)
+    y = x + size * normal(2, 50, 6)
+    assert float(kernel_change(x, y)) == pytest.approx(float(change_between(*reduced_kernels(x, y))), rel=1e-9)
+    assert float(kernel_distance(x, y)) == pytest.approx(float(distance_between(*reduced_kernels(x, y))), rel=1e-9)
 
 
 def test_features_along_other_examples_are_at_distance_one() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -19,6 +19,7 @@ from twoclocks.measures.probes import (
     RIDGE_PENALTIES,
     Probe,
     ProbePath,
+    chosen_of,
     fit_logistic_probe,
     fit_paper_probe,
     fit_ridge_probe,
@@ -145,6 +146,9 @@ class Moment:
     native: Tensor
 
 
+FittedRun = tuple[int, Moment, Fitted, list[Fitted]]  # a run's place, its tensors, fits on training and held-out parts
+
+
 def decompose(
     trajectory: Trajectory,
     *,
@@ -186,10 +190,18 @@ def decompose(
         raise InputError(f"resamples must be at least 1, got {resamples}")
     moments, answers = chosen_moments(trajectory, steps), answers_of(trajectory)
     halves = split_heldout(answers.heldout, seed)
-    right = np.stack([rungs_right(moment, answers, halves, PRESETS[preset], seed) for moment in moments], 1)
-    value, interval = scored_rungs(right, seed, resamples)
-    native, train_probe, heldout_probe, calibration_gap, train_bias = np.moveaxis(value, 2, 0)
-    intervals = np.moveaxis(interval, 2, 0)
+    right = [
+        rungs_right(runs_fitted(one, answers, halves, PRESETS[preset], seed), one, answers, halves) for one in moments
+    ]
+    return ladder_of(preset, moments, answers, halves, scored_rungs(np.stack(right, 1), seed, resamples))
+
+
+def ladder_of(
+    preset: str, moments: Sequence[Snapshot], answers: Answers, halves: Halves, scored: tuple[Float, Float]
+) -> Decomposition:
+    """Return the ladder whose rungs and gaps are `scored`, with its intervals and how it was fitted."""
+    native, train_probe, heldout_probe, calibration_gap, train_bias = np.moveaxis(scored[0], 2, 0)
+    intervals = np.moveaxis(scored[1], 2, 0)
     return Decomposition(
         preset=preset,
         step=np.array([moment.step for moment in moments]),
@@ -211,20 +223,25 @@ def decompose(
     )
 
 
-def ladder_or_reason(trajectory: Trajectory, *, preset: str = "ridge") -> tuple[Decomposition | None, str | None]:
-    """Return the ladder and no reason, or no ladder and one sentence on why what was recorded allows none.
-
-    Without held-out examples there is none: a probe scored on examples that the network was trained on says how well they
-    were fitted, not what the features hold.
+def ladder_and_strip(
+    trajectory: Trajectory, *, seed: int = 0, resamples: int = 1000
+) -> tuple[Decomposition, Sensitivity]:
+    """Return `decompose` and `probe_sensitivity` of ridge probes at every snapshot, which are fitted once for both.
 
     Raises:
-        InputError: the preset is unknown.
+        InputError: as `decompose`.
     """
-    check_preset(preset)
-    try:
-        return decompose(trajectory, preset=preset), None
-    except InputError as refusal:
-        return None, str(refusal)
+    moments, answers = chosen_moments(trajectory, None), answers_of(trajectory)
+    halves, penalties = split_heldout(answers.heldout, seed), STRIPS["ridge"]
+    right, rows = [], []
+    for moment in moments:
+        fitted = list(runs_fitted(moment, answers, halves, at_penalties("ridge", penalties), seed))
+        chosen = [(run, one, chosen_of(train), [chosen_of(path) for path in rest]) for run, one, train, rest in fitted]
+        right.append(rungs_right(chosen, moment, answers, halves))
+        rows.append(strips_at(fitted, moment, answers, halves, penalties))
+    scored = scored_rungs(np.stack(right, 1), seed, resamples)
+    ladder = ladder_of("ridge", moments, answers, halves, scored)
+    return ladder, strip_over(moments, "ridge", penalties, np.stack(rows, 1), halves)
 
 
 def probe_sensitivity(
@@ -260,14 +277,21 @@ def probe_sensitivity(
     if not strip or len(set(strip)) < len(strip):
         raise InputError(f"penalties: expected at least one, each once, got {list(strip)}")
     moments, answers = chosen_moments(trajectory, steps), answers_of(trajectory)
-    halves = split_heldout(answers.heldout, seed)
-    rows = np.stack([strips_at(moment, answers, halves, family, strip, seed) for moment in moments], 1)
-    k = len(strip)
+    halves, fit = split_heldout(answers.heldout, seed), at_penalties(family, strip)
+    rows = [strips_at(runs_fitted(one, answers, halves, fit, seed), one, answers, halves, strip) for one in moments]
+    return strip_over(moments, family, strip, np.stack(rows, 1), halves)
+
+
+def strip_over(
+    moments: Sequence[Snapshot], family: str, penalties: Sequence[float], rows: Float, halves: Halves
+) -> Sensitivity:
+    """Return the strip of the rows `[r t 2k+5]` that `strips_at` gives moment by moment."""
+    k = len(penalties)
     native, train, heldout, rest = np.split(rows, [1, 1 + k, 1 + 2 * k], 2)
     return Sensitivity(
         np.array([moment.step for moment in moments]),
         family,
-        np.array(strip),
+        np.array(penalties),
         native[..., 0],
         train,
         heldout,
@@ -276,18 +300,22 @@ def probe_sensitivity(
     )
 
 
+def at_penalties(family: str, penalties: Sequence[float]) -> FitOf[ProbePath]:
+    """Return what fits a probe of a family at every penalty."""
+    return lambda features, labels, classes, draws: PATHS[family](features, labels, classes, draws, penalties)
+
+
 def strips_at(
-    snapshot: Snapshot, answers: Answers, halves: Halves, family: str, penalties: Sequence[float], seed: int
+    fitted: Iterable[FittedRun[ProbePath]],
+    snapshot: Snapshot,
+    answers: Answers,
+    halves: Halves,
+    penalties: Sequence[float],
 ) -> Float:
     """Return one moment of a strip, `[r 2k+5]`: the fields of `Sensitivity` in order, a row of NaN if not finite."""
-
-    def fit(features: Tensor, labels: Tensor, classes: int, generator: torch.Generator) -> ProbePath:
-        return PATHS[family](features, labels, classes, generator, penalties)
-
     rows = np.full((runs_of(snapshot), 2 * len(penalties) + 5), np.nan)
-    for run, moment in finite_runs(snapshot, answers):
-        paths = fitted_probes(snapshot.step, moment, answers, halves, fit, seed)
-        rows[run] = strip_of(moment, answers.heldout, halves, *paths, penalties)
+    for run, moment, of_train, of_heldout in fitted:
+        rows[run] = strip_of(moment, answers.heldout, halves, of_train, of_heldout, penalties)
     return rows
 
 
@@ -319,18 +347,26 @@ def places_without(places: Tensor, count: int) -> Tensor:
     return everything[~torch.isin(everything, places)]
 
 
-def rungs_right(snapshot: Snapshot, answers: Answers, halves: Halves, fit: Fit, seed: int) -> Float:
+def rungs_right(fitted: Iterable[FittedRun[Probe]], snapshot: Snapshot, answers: Answers, halves: Halves) -> Float:
     """Return whether each rung is right on each scored example at one moment, `[r 3 n]`: 0, 1, or NaN if not finite."""
     labels = answers.heldout[halves.scored]
     right = np.full((runs_of(snapshot), 3, len(labels)), np.nan)
-    for run, moment in finite_runs(snapshot, answers):
-        of_train, of_heldout = fitted_probes(snapshot.step, moment, answers, halves, fit, seed)
+    for run, moment, of_train, of_heldout in fitted:
         crossed = torch.zeros_like(moment.native)
         for probe, (_, predicted) in zip(of_heldout, halves.fits, strict=True):
             crossed[predicted] = probe.logits(moment.heldout[predicted])
         rungs = [moment.native, of_train.logits(moment.heldout), crossed]
         right[run] = torch.stack([margin(logits[halves.scored], labels) > 0 for logits in rungs]).double().numpy()
     return right
+
+
+def runs_fitted(
+    snapshot: Snapshot, answers: Answers, halves: Halves, fit: FitOf[Fitted], seed: int
+) -> Iterator[FittedRun[Fitted]]:
+    """Yield every run that is finite at a moment, with its tensors and what `fitted_probes` fits to them."""
+    for run, moment in finite_runs(snapshot, answers):
+        of_train, of_heldout = fitted_probes(snapshot.step, moment, answers, halves, fit, seed)
+        yield run, moment, of_train, of_heldout
 
 
 def fitted_probes(

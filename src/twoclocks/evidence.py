@@ -13,6 +13,7 @@ from twoclocks.block_speeds import readout_block
 from twoclocks.clocks import Clocks, read_clocks
 from twoclocks.conditions import Conditions, conditions_of, is_linear, measured_conditions
 from twoclocks.courses import deepest_fall
+from twoclocks.errors import InputError
 from twoclocks.runs import before_rise, closest, evenly, lost_places, plateau_of, run_of
 from twoclocks.series import featured
 from twoclocks.trajectory import Series, Trajectory
@@ -74,16 +75,16 @@ def examine(trajectory: Trajectory) -> Evidence:
     theory = examine_clocks(trajectory)
     if not featured(trajectory.snapshots) or "heldout" not in trajectory.batches:
         return theory
-    from twoclocks.decomposition import decompose, ladder_or_reason, probe_sensitivity  # torch, which a log never needs
+    from twoclocks.decomposition import decompose, ladder_and_strip  # torch, which a log never needs
     from twoclocks.representation import representation_of
 
-    ladder, reason = ladder_or_reason(trajectory)
-    if ladder is None:
-        return replace(theory, left_out=(f"which part lags: {reason}",))
+    try:
+        ladder, strip = ladder_and_strip(trajectory)
+    except InputError as refusal:
+        return replace(theory, left_out=(f"which part lags: {refusal}",))
     if not readout_is_the_output(trajectory, ladder):
         why = "which part lags: the recorded readout does not give the network's accuracy, so something follows it"
         return replace(theory, left_out=(why,))
-    strip = probe_sensitivity(trajectory)
     moments = telling_moments(trajectory, ladder, strip)
     presets = (
         {name: decompose(trajectory, preset=name, steps=moments) for name in ("paper", "logistic")} if moments else {}
