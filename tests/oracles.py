@@ -74,8 +74,8 @@ def debiased_linear_cka(x: Array, y: Array) -> float:
     return unbiased_hsic(of_x, of_y) / math.sqrt(unbiased_hsic(of_x, of_x) * unbiased_hsic(of_y, of_y))
 
 
-def kernel_target_alignment(features: Array, labels: Array, mean: Array | None = None) -> float:
-    phi = features - (features.mean(0) if mean is None else mean)
+def kernel_target_alignment(features: Array, labels: Array) -> float:
+    phi = features - features.mean(0)
     kernel = phi @ phi.T
     marks = [(labels == c).astype(float) for c in np.unique(labels)]
     return float(np.mean([y @ kernel @ y / (y @ y) for y in marks]) / np.linalg.norm(kernel))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import oracles
+from twoclocks import decomposition
 from twoclocks.decomposition import (
     PATHS,
     PRESETS,
@@ -14,7 +15,9 @@ from twoclocks.decomposition import (
     Decomposition,
     bootstrap,
     decompose,
+    fewest_fitted,
     ladder_and_strip,
+    native_bounds,
     probe_sensitivity,
     scored_rungs,
     split_heldout,
@@ -101,7 +104,7 @@ def test_features_that_mean_something_else_in_training_are_the_train_bias() -> N
 def test_labels_leaked_into_the_scored_half_raise_no_probe() -> None:
     """The features of B, and only of B, encode their labels, in directions in which nothing else moves."""
     run, rng = trajectory(steps=(0,)), np.random.default_rng(2)
-    scored = split_heldout(torch.from_numpy(run.batches["heldout"].labels), seed=0).scored.numpy()
+    scored = split_heldout(torch.from_numpy(run.batches["heldout"].labels), seed=0, most=200).scored.numpy()
     noise = {name: rng.normal(size=(1, n, 10)) for name, n in (("features_train", 200), ("features_heldout", 160))}
     for name in noise:
         noise[name][:, :, 6:] = 1e-3 * rng.normal(size=noise[name][:, :, 6:].shape)
@@ -126,19 +129,108 @@ def test_shuffled_labels_leave_every_rung_at_chance(preset: str) -> None:
 
 def test_halves_are_disjoint_stratified_and_the_same_at_all_moments() -> None:
     labels = torch.from_numpy(np.arange(163) % CLASSES)
-    halves = split_heldout(labels, seed=1)
+    halves = split_heldout(labels, seed=1, most=200)
     ((fitted, scored),) = halves.fits
     assert not set(fitted.tolist()) & set(scored.tolist())
     assert scored.tolist() == halves.scored.tolist()
     assert (labels[fitted].bincount() - labels[scored].bincount()).abs().max() <= 1
-    assert scored.tolist() != split_heldout(labels, seed=2).scored.tolist()
+    assert scored.tolist() != split_heldout(labels, seed=2, most=200).scored.tolist()
     once, again = decompose(trajectory(), seed=5), decompose(trajectory(steps=(10,)), seed=5)
     assert once.scored == again.scored
 
 
+def test_no_more_held_out_examples_are_fitted_than_training_ones() -> None:
+    """A stratified part of half A, or of each four folds; what is scored is left as it is."""
+    rng, seen = np.random.default_rng(0), 0
+    labels = torch.from_numpy(rng.permutation(np.repeat([0, 1, 2, 3], [300, 60, 39, 1])))
+    for heldout, parts in ((labels, 1), (torch.arange(36) % CLASSES, 5)):
+        for most in (2, 7, 12):
+            whole, capped = (split_heldout(heldout, 3, limit) for limit in (10_000, most))
+            assert torch.equal(whole.scored, capped.scored) and whole.offered == capped.offered == fewest_fitted(whole)
+            assert len(capped.fits) == len(whole.fits) == parts and fewest_fitted(capped) == most
+            for (everything, predicted), (fitted, same) in zip(whole.fits, capped.fits, strict=True):
+                assert torch.equal(predicted, same) and len(fitted) == most
+                assert set(fitted.tolist()) <= set(everything.tolist()) and len(set(fitted.tolist())) == most
+                assert_in_shares(heldout[fitted], heldout[everything])
+                seen += 1
+            assert str(capped) == str(split_heldout(heldout, 3, most)) != str(split_heldout(heldout, 4, most))
+    assert seen == 18
+
+
+def assert_in_shares(part: torch.Tensor, whole: torch.Tensor) -> None:
+    """Check that a part holds as many classes as it has room for, and each about as often as the whole does."""
+    present, count = torch.unique(whole, return_counts=True)
+    counts = torch.tensor([int((part == label).sum()) for label in present.tolist()])
+    assert int((counts > 0).sum()) == min(len(part), len(present))
+    assert bool(((counts - count * len(part) / len(whole)).abs() < len(present)).all())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_capped_held_out_fit_probe_is_the_one_fitted_on_that_part(preset: str) -> None:
+    run = noisy(train=40, heldout=400)
+    ladder, labels = decompose(run, preset=preset, steps=[0], resamples=10), run.batches["heldout"].labels
+    ((fitted, scored),) = split_heldout(torch.from_numpy(labels), seed=0, most=40).fits
+    heldout, train = (
+        torch.from_numpy(run.snapshots[0].tensors[f"features/{s}"][0]).double() for s in ("heldout", "train")
+    )
+    generator, answers = torch.Generator().manual_seed(0), torch.from_numpy(labels)
+    PRESETS[preset](train, torch.from_numpy(run.batches["train"].labels), CLASSES, generator)
+    probe = PRESETS[preset](heldout[fitted], answers[fitted], CLASSES, generator)
+    assert ladder.fitted_on_heldout == ladder.fitted_on_train == len(fitted) == 40
+    assert ladder.heldout_probe[0, 0] == pytest.approx(probe.accuracy(heldout[scored], answers[scored]))
+
+
+def frozen(seed: int, train: int, heldout: int) -> Trajectory:
+    """Return one moment of random features of ten noisy classes, on which nothing was trained."""
+    rng = np.random.default_rng(seed)
+    centres, first = rng.normal(size=(10, 20)), rng.normal(size=(20, 100)) / np.sqrt(20)
+    labels = {"train": np.arange(train) % 10, "heldout": np.arange(heldout) % 10}
+    tensors = {
+        f"features/{split}": np.maximum((centres[y] + 2 * rng.normal(size=(len(y), 20))) @ first, 0)[None]
+        for split, y in labels.items()
+    }
+    batches = {split: EvalBatch(split, y, len(y)) for split, y in labels.items()}
+    readout = {"readout/weight": rng.normal(size=(1, 10, 100))}
+    return Trajectory(Source("invented", "run folder", 0), {}, (Snapshot(0, None, tensors | readout),), batches)
+
+
+def test_sample_size_is_no_train_bias(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same features, fitted on the same number of examples of either split, are read equally well."""
+    bias = [float(decompose(frozen(seed, 100, 2000), resamples=10).train_bias[0, 0]) for seed in range(20)]
+    error = np.std(bias, ddof=1) / np.sqrt(len(bias))
+    assert abs(np.mean(bias)) < 4 * error < 0.05
+    monkeypatch.setattr(decomposition, "at_most", lambda places, *_: places)
+    uncapped = [float(decompose(frozen(seed, 100, 2000), resamples=10).train_bias[0, 0]) for seed in range(5)]
+    assert min(uncapped) > 0.05
+
+
+def exact_bounds(
+    margins: float, label: int, kind: type[np.floating[Any]] = np.float16, unit: float = 1 / 3
+) -> list[float]:
+    """Return the bounds of one example with features (1, 1) and logits (1, 1 − margin) / 3."""
+    tensors = {
+        "features/heldout": np.ones((1, 1, 2), kind),
+        "readout/weight": unit * np.array([[[1.0, 0.0], [0.0, 1.0 - margins]]]),
+    }
+    return native_bounds(Snapshot(0, None, tensors), torch.tensor([label])).ravel().tolist()
+
+
+def test_native_accuracy_is_known_but_for_what_rounding_decides() -> None:
+    """Logits are known to ε (|z| + |z|), so a margin of 4 ε, in units of the larger, is the first to be sure."""
+    assert exact_bounds(2.0**-7, 0) == [1.0, 1.0] and exact_bounds(2.0**-7, 1) == [0.0, 0.0]
+    assert exact_bounds(2.0**-9, 0) == exact_bounds(2.0**-9, 1) == [0.0, 1.0]
+    assert exact_bounds(2.0**-9, 0, np.float32) == [1.0, 1.0]
+    assert exact_bounds(0.0, 0, np.float64) == [0.0, 1.0], "a tie, which rounding may break"
+    assert exact_bounds(2.0**-7, 0, np.float32, 1.0) == [0.0, 1.0], (
+        "weights that bfloat16 can hold: it may have computed"
+    )
+    assert exact_bounds(0.5, 2) == [0.0, 0.0], "a label without a logit"
+    assert np.isnan(exact_bounds(np.inf, 0)).all()
+
+
 def test_few_held_out_examples_are_cross_fitted_by_probes_that_did_not_see_them() -> None:
     labels = torch.from_numpy(np.arange(36) % CLASSES)
-    halves = split_heldout(labels, seed=0)
+    halves = split_heldout(labels, seed=0, most=200)
     assert len(halves.fits) == 5 and len(halves.scored) == 18
     assert all(not set(fitted.tolist()) & set(predicted.tolist()) for fitted, predicted in halves.fits)
     assert sorted(p for _, predicted in halves.fits for p in predicted.tolist()) == halves.scored.tolist()
@@ -146,7 +238,7 @@ def test_few_held_out_examples_are_cross_fitted_by_probes_that_did_not_see_them(
     assert (ladder.cross_fitted, ladder.scored, ladder.fitted_on_heldout) == (True, 18, 28)
     assert ladder.heldout_probe.min() > 0.9
     assert not decompose(trajectory(heldout=40)).cross_fitted
-    every = [split_heldout(torch.from_numpy(np.arange(20) % CLASSES), seed=seed) for seed in range(60)]
+    every = [split_heldout(torch.from_numpy(np.arange(20) % CLASSES), seed, most=200) for seed in range(60)]
     assert min(len(predicted) for halves in every for _, predicted in halves.fits) > 0
     assert min(len(halves.fits) for halves in every) < 5, "some folds hold nothing to score, and are left out"
 
@@ -214,10 +306,10 @@ def test_what_cannot_be_decomposed_is_refused_in_words() -> None:
     refused(with_labels(run, train=run.batches["train"].labels[:9]), r"features/train at step 0: expected \[r, 9, d\]")
     refused(
         with_labels(run, train=run.batches["train"].labels % 2, heldout=np.maximum(heldout, 1)),
-        "held-out examples are all of one class after 80 of classes that training never showed are left out",
+        "held-out examples are all of one class after 80 of classes that no kept training example shows are left out",
     )
     refused(
-        with_labels(run, heldout=heldout + 4), "at least 10, got 0 examples in all after 160 of classes that training"
+        with_labels(run, heldout=heldout + 4), "at least 10, got 0 examples in all after 160 of classes that no kept"
     )
     refused(with_labels(run, train=run.batches["train"].labels * 0), "the training examples are all of one class")
     refused(trajectory(heldout=19), "two halves of at least 10, got 19")
@@ -228,10 +320,10 @@ def test_what_cannot_be_decomposed_is_refused_in_words() -> None:
     refused(with_labels(run, heldout=lonely), "no probe can be fitted at step 0: labels: expected at least two classes")
 
 
-def test_held_out_classes_that_training_never_showed_are_left_out_and_named() -> None:
+def test_held_out_classes_that_no_kept_training_example_shows_are_left_out_and_named() -> None:
     run = trajectory()
     ladder = decompose(with_labels(run, train=np.minimum(run.batches["train"].labels, 2)))
-    assert ladder.notes == ("40 of 160 held-out examples are of classes that training never showed: left out",)
+    assert ladder.notes == ("40 of 160 held-out examples are of classes that no kept training example shows: left out",)
     assert (ladder.scored, ladder.fitted_on_heldout) == (60, 60)
     shown = run.batches["heldout"].labels < 3
     fewer = with_labels(
@@ -259,8 +351,19 @@ def test_a_ladder_weaker_than_it_looks_says_so() -> None:
         few
         == "36 held-out examples of 4 classes are few: the held-out-fit probe is fitted on 28 of them at a time, by folds"
     )
-    (wide,) = decompose(trajectory(train=6)).notes
+    capped, wide = decompose(trajectory(train=6)).notes
+    assert capped.startswith(
+        "the held-out-fit probe is fitted on 6 of 80 held-out examples, as many as training examples"
+    )
     assert wide.startswith("features are 6 wide and a probe is fitted on 6 examples")
+    both = decompose(trajectory(train=20, heldout=36)).notes
+    assert both[0].endswith("are few: the held-out-fit probe is fitted on 20 of them at a time, by folds")
+    assert both[1].startswith("the held-out-fit probe is fitted on 20 of 28 held-out examples")
+    run = trajectory()
+    of_more = replace(run, batches={**run.batches, "train": replace(run.batches["train"], population=5000)})
+    assert decompose(of_more).notes == (
+        "the train-fit probe is fitted on 200 kept of 5,000 training examples: fitted on all it may read more",
+    )
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -351,15 +454,17 @@ def test_the_strip_fits_each_penalty_as_if_it_were_the_only_one() -> None:
     assert given.penalty.tolist() == [1e-3, 1.0, 10.0]
 
 
-def test_the_best_penalty_of_the_train_fit_probe_is_that_of_half_a() -> None:
-    run = noisy()
+@pytest.mark.parametrize("train", [200, 40])  # of 40, the held-out-fit probe is fitted on half of half A
+def test_the_best_penalty_of_the_train_fit_probe_is_that_of_all_of_half_a(train: int) -> None:
+    run = noisy(train=train)
     strip, labels = probe_sensitivity(run, steps=[0]), run.batches["heldout"].labels
-    ((fitted, scored),) = split_heldout(torch.from_numpy(labels), seed=0).fits
-    heldout, train = (run.snapshots[0].tensors[f"features/{split}"][0] for split in ("heldout", "train"))
+    ((fitted, scored),) = split_heldout(torch.from_numpy(labels), seed=0, most=200).fits
+    assert len(fitted) == 80
+    heldout, features = (run.snapshots[0].tensors[f"features/{split}"][0] for split in ("heldout", "train"))
     on_a, on_b = [], []
     for penalty in strip.penalty.tolist():
         probe = fit_ridge_probe(
-            torch.from_numpy(train), torch.from_numpy(run.batches["train"].labels), penalties=[penalty]
+            torch.from_numpy(features), torch.from_numpy(run.batches["train"].labels), penalties=[penalty]
         )
         for places, scores in ((fitted, on_a), (scored, on_b)):
             scores.append(probe.accuracy(torch.from_numpy(heldout)[places], torch.from_numpy(labels)[places]))

@@ -42,7 +42,7 @@ def examples(heldout: int, seed: int = 0) -> tuple[Moment, Answers]:
     centres = torch.randn(CLASSES, WIDTH, dtype=torch.float64, generator=generator)
     labels = [torch.arange(n) % CLASSES for n in (TRAINED, heldout)]
     features = [0.7 * centres[y] + torch.randn(len(y), WIDTH, dtype=torch.float64, generator=generator) for y in labels]
-    return Moment(*features, features[1] @ centres.T), Answers(*labels, torch.arange(heldout), heldout)
+    return Moment(*features, features[1] @ centres.T), Answers(*labels, torch.arange(heldout), heldout, TRAINED)
 
 
 def without(moment: Moment, answers: Answers, places: Tensor, draw: int) -> tuple[Moment, Answers]:
@@ -75,7 +75,7 @@ def check_blind(planted: Planted, moment: Moment, answers: Answers, halves: Halv
     well survive one replacement, which is why there can be several.
     """
     for fold in halves.fits:
-        alone = Halves(halves.scored, [fold])
+        alone = Halves(halves.scored, [fold], halves.offered)
         train, (heldout,) = fitted_probes(0, moment, answers, alone, planted(moment, answers, halves), 0)
         for draw, hidden in enumerate([halves.scored, *[fold[1]] * draws]):
             others = without(moment, answers, hidden, draw)
@@ -97,7 +97,7 @@ REAL = {name: PRESETS[name] for name in PRESETS} | {f"{family} strip": strip(fam
 @pytest.mark.parametrize(("heldout", "fits"), [(60, 1), (24, 5)])
 def test_no_preset_sees_what_it_is_scored_on(name: str, heldout: int, fits: int) -> None:
     moment, answers = examples(heldout)
-    halves = split_heldout(answers.heldout, seed=0)
+    halves = split_heldout(answers.heldout, 0, TRAINED)
     assert len(halves.fits) == fits
     assert check_blind(lambda *_: REAL[name], moment, answers, halves) == fits
 
@@ -140,7 +140,7 @@ def choosing_on_b(moment: Moment, answers: Answers, halves: Halves) -> FitOf[Pro
 @pytest.mark.parametrize("heldout", [60, 24])
 def test_a_planted_leak_is_caught(planted: Planted, heldout: int) -> None:
     moment, answers = examples(heldout)
-    halves = split_heldout(answers.heldout, seed=0)
+    halves = split_heldout(answers.heldout, 0, TRAINED)
     with pytest.raises(AssertionError, match=r"changed|chosen"):
         check_blind(planted, moment, answers, halves, draws=5)
 
@@ -149,10 +149,10 @@ def test_a_planted_leak_is_caught(planted: Planted, heldout: int) -> None:
 def test_halves_that_overlap_are_caught(name: str) -> None:
     """Scored features with their labels appended, given to the fit: what a split that overlaps would do."""
     moment, answers = examples(60)
-    halves = split_heldout(answers.heldout, seed=0)
+    halves = split_heldout(answers.heldout, 0, TRAINED)
     appended = moment.heldout.clone()
     appended[halves.scored, :CLASSES] = torch.eye(CLASSES, dtype=torch.float64)[answers.heldout[halves.scored]]
-    everything = Halves(halves.scored, [(torch.arange(60), halves.scored)])
+    everything = Halves(halves.scored, [(torch.arange(60), halves.scored)], 60)
     check_blind(lambda *_: PRESETS[name], replace(moment, heldout=appended), answers, halves)
     with pytest.raises(AssertionError, match="changed"):
         check_blind(lambda *_: PRESETS[name], replace(moment, heldout=appended), answers, everything)
@@ -183,7 +183,7 @@ def test_a_fit_is_handed_no_memory_that_holds_a_scored_example(heldout: int, mon
     monkeypatch.setitem(PRESETS, "ridge", watching)  # type: ignore[arg-type]
     run = trajectory(heldout)
     decompose(run, resamples=10)
-    halves = split_heldout(torch.from_numpy(run.batches["heldout"].labels), seed=0)
+    halves = split_heldout(torch.from_numpy(run.batches["heldout"].labels), 0, TRAINED)
     rows = torch.from_numpy(run.snapshots[0].tensors["features/heldout"][0])
     assert len(given) == 1 + len(halves.fits)
     for (features, labels), (_, predicted) in zip(given[1:], halves.fits, strict=True):
@@ -204,8 +204,8 @@ def reversed_on_b(run: Trajectory, scored: Tensor) -> Trajectory:
 def test_no_penalty_of_the_strip_is_chosen_on_the_scored_half(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The half is held fixed, because it is drawn by class; the accuracies change and no choice does."""
     run = trajectory(60)
-    halves = split_heldout(torch.from_numpy(run.batches["heldout"].labels), seed=0)
-    monkeypatch.setattr(decomposition, "split_heldout", lambda labels, seed: halves)
+    halves = split_heldout(torch.from_numpy(run.batches["heldout"].labels), 0, TRAINED)
+    monkeypatch.setattr(decomposition, "split_heldout", lambda labels, seed, most: halves)
     one, other = (probe_sensitivity(given, family=family) for given in (run, reversed_on_b(run, halves.scored)))
     chosen = [field.name for field in fields(one) if field.name.endswith("_penalty")]
     assert chosen == ["train_penalty", "heldout_penalty", "best_penalty"]
@@ -216,8 +216,8 @@ def test_no_penalty_of_the_strip_is_chosen_on_the_scored_half(family: str, monke
 def test_choosing_the_best_penalty_on_the_scored_half_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plant the leak where the strip looks for its best penalty: on the scored half in place of the other."""
     run = trajectory(60)
-    halves = split_heldout(torch.from_numpy(run.batches["heldout"].labels), seed=0)
-    monkeypatch.setattr(decomposition, "split_heldout", lambda labels, seed: halves)
+    halves = split_heldout(torch.from_numpy(run.batches["heldout"].labels), 0, TRAINED)
+    monkeypatch.setattr(decomposition, "split_heldout", lambda labels, seed, most: halves)
     monkeypatch.setattr(decomposition, "places_without", lambda places, count: places)
     planted = [probe_sensitivity(given) for given in (run, reversed_on_b(run, halves.scored))]
     assert planted[0].best_train_probe == planted[0].train_probe.max(2)

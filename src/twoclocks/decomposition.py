@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ from twoclocks.measures.probes import (
 )
 from twoclocks.series import FEATURED, featured, float64, labels_of, logits_of
 from twoclocks.stats import paired_difference_interval, wilson_interval
-from twoclocks.trajectory import Float, Int, Snapshot, Trajectory
+from twoclocks.trajectory import Array, Float, Int, Snapshot, Trajectory
 
 LEAST_SCORED = 10
 LEAST_A_CLASS = 5  # below this many examples a class in half A, the held-out-fit probe is cross-fitted
@@ -66,11 +66,13 @@ STRIPS: Mapping[str, tuple[float, ...]] = {
 class Decomposition:
     """The ladder at `step[t]`: accuracies `[r t]` on one half B of the held-out examples; no fit predicts what it saw.
 
-    `native`: the network's own readout. `train_probe`: a probe fitted on the training split. `heldout_probe`: a probe
-    fitted on the other half A, the ceiling. `calibration_gap` = train_probe − native; `train_bias` = heldout_probe −
-    train_probe `[def]`. Intervals `[r t 2]`: 95 %, over the scored examples (precision, not confidence over seeds), as
-    `decompose` says. `cross_fitted`: half A being too small, the held-out-fit probe was fitted by folds. `notes`: what
-    was left out, or makes the ladder weaker than it looks.
+    `native`: the network's own readout. `train_probe`: a probe fitted on the training examples that were kept.
+    `heldout_probe`: a probe fitted on the other half A, on no more of it than there are of those: a larger fit reads more
+    from the same features, and sample size must not look like train bias. `calibration_gap` = train_probe − native;
+    `train_bias` = heldout_probe − train_probe `[def]`. Intervals `[r t 2]`: 95 %, over the scored examples (precision, not
+    confidence over seeds), as `decompose` says. `fitted_on_train`, `fitted_on_heldout`: how many examples each probe was
+    fitted on. `cross_fitted`: half A being too small, the held-out-fit probe was fitted by folds. `notes`: what was left
+    out, or makes the ladder weaker than it looks.
     """
 
     preset: str
@@ -90,6 +92,11 @@ class Decomposition:
     fitted_on_heldout: int
     cross_fitted: bool = False
     notes: tuple[str, ...] = ()
+
+    def at(self, places: Array) -> Decomposition:
+        """Return the ladder at some of its moments, given by their places or by a mask `[t]`."""
+        cut = {name: value[:, places] for name, value in vars(self).items() if np.ndim(value) > 1}
+        return replace(self, step=self.step[places], **cut)
 
 
 @dataclass(frozen=True)
@@ -118,23 +125,30 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Halves:
-    """How held-out examples are used: the places that are scored, and pairs of places to fit on and to predict."""
+    """How held-out examples are used: the places that are scored, and pairs of places to fit on and to predict.
+
+    `offered` is how many there were to fit on, of the pair that had fewest, before any were left out for being more than
+    the training examples.
+    """
 
     scored: Tensor
     fits: Sequence[tuple[Tensor, Tensor]]
+    offered: int
 
 
 @dataclass(frozen=True)
 class Answers:
     """The labels of training examples `[m]` and of those held-out examples `[n]` that can be compared.
 
-    `places` `[n]` are their rows among the `recorded` held-out ones; the others are of classes that training never showed.
+    `places` `[n]` are their rows among the `recorded` held-out ones; the others are of classes that no kept training
+    example shows. The training examples were kept of `population`.
     """
 
     train: Tensor
     heldout: Tensor
     places: Tensor
     recorded: int
+    population: int
 
 
 @dataclass(frozen=True)
@@ -154,6 +168,7 @@ def decompose(
     *,
     preset: str = "ridge",
     steps: Sequence[int] | None = None,
+    runs: Mapping[int, Container[int]] | None = None,
     seed: int = 0,
     resamples: int = 1000,
 ) -> Decomposition:
@@ -164,9 +179,17 @@ def decompose(
     tuned on training examples alone, the held-out-fit probe on half A alone. Where A would have fewer than 5 examples a
     class on average, the held-out-fit probe is cross-fitted instead: all held-out examples are cut into 5 stratified
     folds, and each example of B is predicted by the probe fitted and tuned on the four folds that exclude it; the other
-    rungs stay as they are, and B is still what is scored. A tie for the largest logit counts as wrong: constant features
-    read the commonest class, and nothing where classes are equally common. Held-out examples of a class that training
-    never showed are left out of all rungs, and `notes` says so: no readout fitted in training could know it.
+    rungs stay as they are, and B is still what is scored.
+
+    The held-out-fit probe is fitted on at most as many examples as the train-fit probe: where half A, or four folds, have
+    more, on a stratified part of them, drawn once with the seed `[def]`. A probe fitted on more examples reads more from
+    the same features, also from random ones on which nothing was trained; without this, sample size would look like a
+    train bias and like a readout that lags. Where training examples are more, they are all used: p_tr then is what a refit
+    would give, and the train bias comes out too small rather than too large.
+
+    A tie for the largest logit counts as wrong: constant features read the commonest class, and nothing where classes are
+    equally common. Held-out examples of a class that no kept training example shows are left out of all rungs, and `notes`
+    says so: the train-fit probe could not know it.
 
     Intervals: at either end the farther of two, since the first is too short where few examples are scored or nearly all
     rungs agree: the 2.5 % and 97.5 % quantiles of a bootstrap over the scored examples, the same resamples for all rungs;
@@ -177,7 +200,8 @@ def decompose(
         trajectory: with snapshots of features and readout, and the labels of its train and held-out examples.
         preset: the probe: "ridge", "logistic" or "paper".
         steps: the recorded steps to look at; all that hold features if left out.
-        seed: draws the halves, the folds, the bootstrap and, for "paper", the probe's first weights.
+        runs: the runs to look at, by step; the others have NaN there. All of them if left out.
+        seed: draws the halves, the folds, what is fitted of them, the bootstrap and, for "paper", the first weights.
         resamples: of the bootstrap.
 
     Raises:
@@ -189,10 +213,11 @@ def decompose(
     if resamples < 1:
         raise InputError(f"resamples must be at least 1, got {resamples}")
     moments, answers = chosen_moments(trajectory, steps), answers_of(trajectory)
-    halves = split_heldout(answers.heldout, seed)
-    right = [
-        rungs_right(runs_fitted(one, answers, halves, PRESETS[preset], seed), one, answers, halves) for one in moments
-    ]
+    halves = split_heldout(answers.heldout, seed, len(answers.train))
+    fit, right = PRESETS[preset], []
+    for one in moments:
+        wanted = None if runs is None else runs.get(one.step, ())
+        right.append(rungs_right(runs_fitted(one, answers, halves, fit, seed, wanted), one, answers, halves))
     return ladder_of(preset, moments, answers, halves, scored_rungs(np.stack(right, 1), seed, resamples))
 
 
@@ -232,10 +257,11 @@ def ladder_and_strip(
         InputError: as `decompose`.
     """
     moments, answers = chosen_moments(trajectory, None), answers_of(trajectory)
-    halves, penalties = split_heldout(answers.heldout, seed), STRIPS["ridge"]
+    halves, penalties = split_heldout(answers.heldout, seed, len(answers.train)), STRIPS["ridge"]
+    fit = at_penalties("ridge", penalties)
     right, rows = [], []
     for moment in moments:
-        fitted = list(runs_fitted(moment, answers, halves, at_penalties("ridge", penalties), seed))
+        fitted = list(runs_fitted(moment, answers, halves, fit, seed))
         chosen = [(run, one, chosen_of(train), [chosen_of(path) for path in rest]) for run, one, train, rest in fitted]
         right.append(rungs_right(chosen, moment, answers, halves))
         rows.append(strips_at(fitted, moment, answers, halves, penalties))
@@ -277,7 +303,7 @@ def probe_sensitivity(
     if not strip or len(set(strip)) < len(strip):
         raise InputError(f"penalties: expected at least one, each once, got {list(strip)}")
     moments, answers = chosen_moments(trajectory, steps), answers_of(trajectory)
-    halves, fit = split_heldout(answers.heldout, seed), at_penalties(family, strip)
+    halves, fit = split_heldout(answers.heldout, seed, len(answers.train)), at_penalties(family, strip)
     rows = [strips_at(runs_fitted(one, answers, halves, fit, seed), one, answers, halves, strip) for one in moments]
     return strip_over(moments, family, strip, np.stack(rows, 1), halves)
 
@@ -341,6 +367,34 @@ def strip_of(
     return np.array([own, *train, *(counts / len(scored)), *chosen])
 
 
+def native_bounds(snapshot: Snapshot, labels: Tensor) -> Float:
+    """Return the least and the largest accuracy of features times readout on all examples held out, `[r 2]`.
+
+    They differ where rounding decides, since features are kept in half precision and the network itself may have computed
+    in less: a logit z is known to ε (Σ_j |φ_j w_j| + |z|). A label without a logit counts as wrong; a run that is not
+    finite has NaN.
+    """
+    features, weight = (float64(snapshot.tensors[name]) for name in ("features/heldout", "readout/weight"))
+    logits, known = logits_of(snapshot, "heldout"), (labels < weight.shape[1]).nonzero().flatten()
+    error = precision_of(snapshot) * (features.abs() @ weight.abs().mT + logits.abs())
+    own = torch.nn.functional.one_hot(labels[known], weight.shape[1]).double() * 2 - 1
+    bounds = torch.stack([logits[:, known] + sign * error[:, known] * own for sign in (-1, 1)], 1)
+    right = [[(margin(one, labels[known]) > 0).double().sum() / len(labels) for one in run] for run in bounds]
+    finite = logits.isfinite().all(2).all(1)
+    return np.where(finite[:, None].numpy(), np.array(right), np.nan)
+
+
+def precision_of(snapshot: Snapshot) -> float:
+    """Return the relative spacing ε of the coarsest numbers that a network's logits may have been computed from.
+
+    They are those in which the features are kept, or in which the readout's weights, as they are, can be written.
+    """
+    weight = float64(snapshot.tensors["readout/weight"])
+    coarse = [kind for kind in (torch.bfloat16, torch.float16) if torch.equal(weight.to(kind).double(), weight)]
+    kept = float(np.finfo(snapshot.tensors["features/heldout"].dtype).eps)
+    return max(kept, torch.finfo(torch.float32).eps, *(torch.finfo(kind).eps for kind in coarse))
+
+
 def places_without(places: Tensor, count: int) -> Tensor:
     """Return the places from 0 to count − 1 that are not among `places`, sorted."""
     everything = torch.arange(count)
@@ -361,10 +415,17 @@ def rungs_right(fitted: Iterable[FittedRun[Probe]], snapshot: Snapshot, answers:
 
 
 def runs_fitted(
-    snapshot: Snapshot, answers: Answers, halves: Halves, fit: FitOf[Fitted], seed: int
+    snapshot: Snapshot,
+    answers: Answers,
+    halves: Halves,
+    fit: FitOf[Fitted],
+    seed: int,
+    wanted: Container[int] | None = None,
 ) -> Iterator[FittedRun[Fitted]]:
-    """Yield every run that is finite at a moment, with its tensors and what `fitted_probes` fits to them."""
+    """Yield every run (of those wanted) that is finite at a moment, its tensors and what `fitted_probes` fits to them."""
     for run, moment in finite_runs(snapshot, answers):
+        if wanted is not None and run not in wanted:
+            continue
         of_train, of_heldout = fitted_probes(snapshot.step, moment, answers, halves, fit, seed)
         yield run, moment, of_train, of_heldout
 
@@ -405,16 +466,42 @@ def runs_of(snapshot: Snapshot) -> int:
     return int(snapshot.tensors["readout/weight"].shape[0])
 
 
-def split_heldout(labels: Tensor, seed: int) -> Halves:
-    """Split the held-out examples into a half to fit on and a half to score, or cut folds where they are few."""
+def split_heldout(labels: Tensor, seed: int, most: int) -> Halves:
+    """Split the held-out examples into a half to fit on and a half to score, or cut folds where they are few.
+
+    No probe is fitted on more than `most` of them.
+    """
     generator = torch.Generator().manual_seed(seed)
     fitted, scored = stratified_parts(labels, 2, generator)
     if len(fitted) >= LEAST_A_CLASS * len(torch.unique(labels)):
-        return Halves(scored, [(fitted, scored)])
-    everything = torch.arange(len(labels))
-    folds = [fold for fold in stratified_parts(labels, FOLDS, generator) if bool(torch.isin(fold, scored).any())]
-    rest = [everything[~torch.isin(everything, fold)] for fold in folds]
-    return Halves(scored, [(fit, fold[torch.isin(fold, scored)]) for fit, fold in zip(rest, folds, strict=True)])
+        fits = [(fitted, scored)]
+    else:
+        folds = [fold for fold in stratified_parts(labels, FOLDS, generator) if bool(torch.isin(fold, scored).any())]
+        fits = [(places_without(fold, len(labels)), fold[torch.isin(fold, scored)]) for fold in folds]
+    offered = min(len(places) for places, _ in fits)
+    capped = [(at_most(places, labels, most, generator), predicted) for places, predicted in fits]
+    return Halves(scored, capped, offered)
+
+
+def at_most(places: Tensor, labels: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Return at most so many of some places, sorted, every class in the share that it has among them all `[def]`.
+
+    Each class is shuffled and evenly spaced from 0 to 1, and the examples that come first are taken; the first of each
+    class come before all others, so that none is lost while there is room.
+
+    >>> labels = torch.tensor([0, 0, 0, 0, 1, 1])
+    >>> labels[at_most(torch.arange(6), labels, 3, torch.Generator().manual_seed(0))]
+    tensor([0, 0, 1])
+    """
+    if len(places) <= most:
+        return places
+    shuffled = places[torch.randperm(len(places), generator=generator)]
+    _, place, size = torch.unique(labels[shuffled], return_inverse=True, return_counts=True)
+    by_class = place.argsort(stable=True)
+    rank = torch.empty_like(place)
+    rank[by_class] = torch.arange(len(place)) - (size.cumsum(0) - size)[place[by_class]]
+    position = torch.where(rank == 0, -1.0, (rank + 0.5) / size[place])
+    return shuffled[position.argsort(stable=True)[:most]].sort().values
 
 
 def fewest_fitted(halves: Halves) -> int:
@@ -470,7 +557,7 @@ def answers_of(trajectory: Trajectory) -> Answers:
     train, recorded = labels_of(trajectory, "train"), labels_of(trajectory, "heldout")
     places = torch.isin(recorded, train).nonzero().flatten()
     unseen = len(recorded) - len(places)
-    aside = f" after {unseen} of classes that training never showed are left out" if unseen else ""
+    aside = f" after {unseen} of classes that no kept training example shows are left out" if unseen else ""
     if len(places) < 2 * LEAST_SCORED:
         raise InputError(
             f"the ladder splits the held-out examples into two halves of at least {LEAST_SCORED}, got {len(places)} "
@@ -481,7 +568,7 @@ def answers_of(trajectory: Trajectory) -> Answers:
             raise InputError(
                 f"the {name} examples are all of one class{aside}, so there is nothing to read; record others"
             )
-    return Answers(train, recorded[places], places, len(recorded))
+    return Answers(train, recorded[places], places, len(recorded), trajectory.batches["train"].population)
 
 
 def notes_of(moments: Sequence[Snapshot], answers: Answers, halves: Halves) -> tuple[str, ...]:
@@ -489,13 +576,23 @@ def notes_of(moments: Sequence[Snapshot], answers: Answers, halves: Halves) -> t
     notes = []
     if unseen := answers.recorded - len(answers.places):
         notes.append(
-            f"{unseen} of {answers.recorded} held-out examples are of classes that training never showed: left out"
+            f"{unseen} of {answers.recorded} held-out examples are of classes that no kept training example shows: left out"
+        )
+    if answers.population > len(answers.train):
+        notes.append(
+            f"the train-fit probe is fitted on {len(answers.train):,} kept of {answers.population:,} training examples: "
+            "fitted on all it may read more"
         )
     classes = len(torch.unique(answers.heldout))
     if len(halves.fits) > 1:
         notes.append(
             f"{len(answers.heldout)} held-out examples of {classes} classes are few: the held-out-fit probe is fitted on "
             f"{fewest_fitted(halves)} of them at a time, by folds"
+        )
+    if fewest_fitted(halves) < halves.offered:
+        notes.append(
+            f"the held-out-fit probe is fitted on {fewest_fitted(halves):,} of {halves.offered:,} held-out examples, as many "
+            "as training examples: on more it would read more of any features"
         )
     width = moments[0].tensors["features/train"].shape[-1]
     least = min(len(answers.train), fewest_fitted(halves))

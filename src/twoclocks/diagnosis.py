@@ -21,10 +21,10 @@ from twoclocks.errors import InputError
 from twoclocks.evidence import Evidence, examine
 from twoclocks.fast_verdicts import judge_fast
 from twoclocks.gate_verdicts import judge_gates
-from twoclocks.kinds import DECIDING, kind_of, why_no_kind
+from twoclocks.kinds import kind_of, kind_overturned_by, precision_of, why_no_kind
 from twoclocks.labels import Label, common_label, label_of
 from twoclocks.ladder_verdicts import judge_ladder, rungs_of
-from twoclocks.representation_verdicts import judge_representation
+from twoclocks.representation_verdicts import DRAWS, judge_representation
 from twoclocks.runs import Run, run_of
 from twoclocks.setback_verdicts import judge_setbacks
 from twoclocks.slow_verdicts import judge_slow
@@ -141,7 +141,8 @@ def judge(evidence: Evidence) -> Diagnosis:
     run, verdicts = runs[shown], {code: over_runs([one[code] for one in judged]) for code in judged[0]}
     in_time = partial(in_unit_of_time, unit=trajectory.source.time)
     clocks = clocks_of(evidence)
-    kind = common_kind([kind_of(label.name, judged[r]) for r in agreeing])
+    kinds = [kind_of(label.name, judged[r], precision_of(trajectory)) for r in agreeing]
+    kind = common_kind(kinds)
     return Diagnosis(
         source=trajectory.source,
         label=label.name,
@@ -156,7 +157,7 @@ def judge(evidence: Evidence) -> Diagnosis:
         events=condensed([*trajectory.events, *events_of(clocks, trajectory)]),
         cannot_tell=(
             *evidence.left_out,
-            *why_no_kind(label.name, kind, judged[shown]),
+            *why_no_kind(label.name, kind, judged[shown], kinds),
             *cannot_tell(label.name, run, trajectory),
         ),
         measure_next=measure_next(label.name, run, trajectory),
@@ -177,8 +178,9 @@ def judge_run(evidence: Evidence, run: Run, r: int) -> dict[str, Verdict]:
     verdicts = judge_curves(run)
     if evidence.ladder is not None:
         rungs = rungs_of(evidence.ladder, run, r, evidence.sensitivity)
-        verdicts |= judge_setbacks(rungs, evidence.presets, run, r, verdicts)
-        verdicts |= judge_ladder(rungs, evidence.presets, run, r)
+        presets = evidence.presets_of_run(r)
+        verdicts |= judge_setbacks(rungs, presets, run, r, verdicts, evidence.measured.get(DRAWS))
+        verdicts |= judge_ladder(rungs, presets, run, r)
         verdicts |= judge_representation(evidence, run, r)
     return dict(sorted((verdicts | judge_conditions(evidence, r)).items()))
 
@@ -201,9 +203,8 @@ def in_unit_of_time(text: str, unit: str) -> str:
 
 def overturned_by(label: Label, kind: str | None, verdicts: Mapping[str, Verdict]) -> str:
     """Return what would overturn the label and, where the ladder gave it a kind, what would overturn that."""
-    if kind is None or kind not in DECIDING or DECIDING[kind] not in verdicts:
-        return label.overturned_by
-    return f"{label.overturned_by}; the kind: {verdicts[DECIDING[kind]].overturned_by}"
+    of_kind = kind_overturned_by(kind, verdicts)
+    return label.overturned_by if of_kind is None else f"{label.overturned_by}; the kind: {of_kind}"
 
 
 def common_kind(kinds: Sequence[str | None]) -> str | None:

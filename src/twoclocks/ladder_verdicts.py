@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from twoclocks.decomposition import Decomposition, Sensitivity
 
 
+Bounded = tuple[float, float]  # an effect and its lower bound
+
+
 @dataclass(frozen=True)
 class Rungs:
     """The ladder of one run, its plateau (see `runs.plateau_of`) marked."""
@@ -73,7 +76,8 @@ def judge_lead(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> Ve
     """Judge whether, before the rise, the features held more than the network's own readout took from them.
 
     The effect is the held-out-fit probe minus the native readout at the plateau's snapshot where it is largest; at least
-    three snapshots must show it, and every probe preset at the moments where all were fitted.
+    three snapshots must show it, and every other probe preset, beyond its interval, at those of the plateau's moments at which
+    it was fitted (its last snapshot always).
     """
     claim = "before the held-out rise the features held more than the readout used: the readout lagged"
     thresholds = {"accuracy": at.LEAD, "snapshots": float(at.FEWEST_SNAPSHOTS)}
@@ -84,21 +88,17 @@ def judge_lead(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> Ve
     error = half_width(rungs.heldout_probe_interval, rungs.native_interval)
     place = int(np.where(rungs.plateau, lead, -np.inf).argmax())
     showing = int((rungs.plateau & (lead - error > 0)).sum())
-    by_preset = {
-        name: largest_on_plateau(other, other.heldout_probe[r] - other.native[r], rungs)
-        for name, other in presets.items()
-    }
-    against = [name for name, value in by_preset.items() if value is not None and value <= 0]
+    by_preset = {name: lead_of(other, rungs, r) for name, other in presets.items()}
     evidence = [
         f"at step {rungs.step[place]:g}: native {rungs.native[place]:.3f}, train-fit probe {rungs.train_probe[place]:.3f}, "
         f"held-out-fit probe {rungs.heldout_probe[place]:.3f} ({rungs.preset}, fitted on {rungs.fitted[0]} training and "
         f"{rungs.fitted[1]} held-out examples)",
         f"{showing} of {int(rungs.plateau.sum())} snapshots on the plateau show it",
-        *(f"largest with the {name} probe: {value:+.3f}" for name, value in by_preset.items() if value is not None),
+        *said_by_presets(by_preset),
     ]
     interval = (float(lead[place] - error[place]), float(lead[place] + error[place]))
     outcome = compared(interval, at.LEAD)
-    if outcome is Outcome.SUPPORTED and (against or showing < at.FEWEST_SNAPSHOTS):
+    if outcome is Outcome.SUPPORTED and (denied_by(by_preset) or showing < at.FEWEST_SNAPSHOTS):
         outcome = Outcome.UNDETERMINED
     return Verdict(
         code, claim, outcome, what, float(lead[place]), interval, rungs.scored, "held-out examples", thresholds,
@@ -109,7 +109,8 @@ def judge_lead(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> Ve
 def judge_progress(rungs: Rungs) -> Verdict:
     """Judge whether the representation improved while the run sat on its plateau; the effect is the gain of a probe.
 
-    It is the larger gain of the two probes, from the plateau's first snapshot to its last (each the mean of up to three).
+    It is the larger gain of the two probes whose trend is the features' (see `untuned_probes`), from the plateau's first
+    snapshot to its last (each the mean of up to three).
     """
     claim = "the representation improved between the fit and the held-out rise"
     code, what = "TC202", "gain in probe accuracy over the plateau"
@@ -118,7 +119,7 @@ def judge_progress(rungs: Rungs) -> Verdict:
         return too_few(code, claim, what, count)
     width = min(3, count // 2)
     gains = {}
-    for name, values, intervals in named_probes(rungs):
+    for name, values, intervals in untuned_probes(rungs):
         on_plateau, errors = values[rungs.plateau], intervals[rungs.plateau]
         gains[name] = (
             float(on_plateau[-width:].mean() - on_plateau[:width].mean()),
@@ -144,7 +145,7 @@ def judge_damage(rungs: Rungs, run: Run, presets: Mapping[str, Decomposition], r
     median of three snapshots, but for step 0, which stands for itself. The train-fit probe is the best over the strip of its
     penalties: the one tuned on memorised features falls by itself, as its leave-one-out error vanishes with its penalty. The
     held-out-fit probe shows what is there for the taking. A fall counts if it is a fair part of the best the probe ever
-    reaches, and if every probe preset fitted at its two ends shows it.
+    reaches, and if every probe preset fitted at its two ends shows it beyond its interval.
     """
     claim = "training made the features worse than they had been (step 0 included) before the held-out rise"
     code, what = "TC203", "smaller fall of the two probes below an earlier level"
@@ -153,20 +154,21 @@ def judge_damage(rungs: Rungs, run: Run, presets: Mapping[str, Decomposition], r
         return too_few(code, claim, what, int(before.sum()))
     falls = {
         name: fall_of(rungs.step[before], values[before], intervals[before])
-        for name, values, intervals in damage_probes(rungs)
+        for name, values, intervals in untuned_probes(rungs)
     }
     name, (fall, error, high, low) = min(falls.items(), key=lambda item: item[1][0])
     evidence = [f"{probe}: fell by {f:.3f} ± {e:.3f} from step {a:g} to {b:g}" for probe, (f, e, a, b) in falls.items()]
     by_preset = {preset: preset_fall(other, high, low, r) for preset, other in presets.items()}
     evidence += [
-        f"held-out-fit probe ({p}) fell by {f:+.3f} between these" for p, f in by_preset.items() if f is not None
+        f"held-out-fit probe ({p}) fell by {f[0]:+.3f} between these, lower bound {f[1]:+.3f}"
+        for p, f in by_preset.items()
+        if f is not None
     ]
     if rungs.step[0] != 0:
         evidence.append(f"step 0 was not recorded; the first snapshot is step {rungs.step[0]:g}")
     interval = (fall - error, fall + error)
     outcome = compared(interval, max(at.RISE, at.DAMAGED * best_level(rungs, name)))
-    contradicted = any(f is not None and f <= 0 for f in by_preset.values())
-    if (outcome is Outcome.SUPPORTED and contradicted) or (outcome is Outcome.REFUTED and rungs.step[0] != 0):
+    if (outcome is Outcome.SUPPORTED and denied_by(by_preset)) or (outcome is Outcome.REFUTED and rungs.step[0] != 0):
         outcome = Outcome.UNDETERMINED  # another preset denies it; or the baseline, the untrained network, was not seen
     return Verdict(
         code, claim, outcome, f"{what} ({name})", fall, interval, rungs.scored, "held-out examples",
@@ -201,7 +203,8 @@ def judge_train_bias(rungs: Rungs, presets: Mapping[str, Decomposition], r: int)
     """Judge whether, before the rise, a readout fitted on training examples reads less than one fitted on held-out ones.
 
     The effect is the train bias, held-out-fit − train-fit probe, at the plateau's snapshot where it is largest; at least
-    three snapshots must show it, and every probe preset at the moments where all were fitted.
+    three snapshots must show it, and every other probe preset, beyond its interval, at those of the plateau's moments at which
+    it was fitted (its last snapshot always).
     """
     claim = "before the held-out rise a readout fitted on the training examples was biased towards them"
     thresholds = {"accuracy": at.LEAD, "snapshots": float(at.FEWEST_SNAPSHOTS)}
@@ -211,17 +214,19 @@ def judge_train_bias(rungs: Rungs, presets: Mapping[str, Decomposition], r: int)
     place = int(np.where(rungs.plateau, rungs.train_bias, -np.inf).argmax())
     low, high = rungs.train_bias_interval[place].tolist()
     showing = int((rungs.plateau & (rungs.train_bias_interval[:, 0] > 0)).sum())
-    by_preset = {name: largest_on_plateau(other, other.train_bias[r], rungs) for name, other in presets.items()}
+    by_preset = {
+        name: largest_on_plateau(other, other.train_bias[r], other.train_bias_interval[r, :, 0], rungs)
+        for name, other in presets.items()
+    }
     evidence = (
         f"at step {rungs.step[place]:g}: train-fit probe {rungs.train_probe[place]:.3f}, held-out-fit probe "
         f"{rungs.heldout_probe[place]:.3f} ({rungs.preset}, fitted on {rungs.fitted[0]} training and {rungs.fitted[1]} "
         "held-out examples)",
         f"{showing} of {int(rungs.plateau.sum())} snapshots on the plateau show it",
-        *(f"largest with the {name} probe: {value:+.3f}" for name, value in by_preset.items() if value is not None),
+        *said_by_presets(by_preset),
     )
     outcome = compared((low, high), at.LEAD)
-    against = any(value is not None and value <= 0 for value in by_preset.values())
-    if outcome is Outcome.SUPPORTED and (against or showing < at.FEWEST_SNAPSHOTS):
+    if outcome is Outcome.SUPPORTED and (denied_by(by_preset) or showing < at.FEWEST_SNAPSHOTS):
         outcome = Outcome.UNDETERMINED
     return Verdict(
         code, claim, outcome, what, float(rungs.train_bias[place]), (low, high), rungs.scored, "held-out examples",
@@ -235,21 +240,27 @@ def fall_of(step: Array, values: Float, intervals: Float) -> tuple[float, float,
     return fall, float(half_width(intervals[high], intervals[low])), float(step[high]), float(step[low])
 
 
-def preset_fall(other: Decomposition, high: float, low: float, r: int) -> float | None:
+def preset_fall(other: Decomposition, high: float, low: float, r: int) -> Bounded | None:
     """Return how far the held-out-fit probe of another preset fell between two steps, if it was fitted at both."""
     places = [np.flatnonzero(other.step == step) for step in (high, low)]
     if not all(len(place) for place in places):
         return None
-    return float(other.heldout_probe[r, places[0][0]] - other.heldout_probe[r, places[1][0]])
+    first, last = (int(place[0]) for place in places)
+    fall = float(other.heldout_probe[r, first] - other.heldout_probe[r, last])
+    return fall, fall - float(half_width(*(other.heldout_probe_interval[r, place] for place in (first, last))))
 
 
 def best_level(rungs: Rungs, probe: str) -> float:
     """Return the best level that a probe ever reaches."""
-    return next(float(np.nanmax(values)) for name, values, _ in damage_probes(rungs) if name == probe)
+    levels = next(values for name, values, _ in untuned_probes(rungs) if name == probe)
+    return float(np.max(levels[np.isfinite(levels)], initial=0.0))
 
 
-def damage_probes(rungs: Rungs) -> tuple[tuple[str, Float, Float], ...]:
-    """Return the probes that show a damage: the best train-fit probe over its strip, and the held-out-fit probe."""
+def untuned_probes(rungs: Rungs) -> tuple[tuple[str, Float, Float], ...]:
+    """Return the probes whose trend is the features': the best train-fit probe over its strip, and the held-out-fit probe.
+
+    The tuned train-fit probe also moves with the penalty that memorised training examples ask for.
+    """
     best = rungs.best_train_probe
     intervals = np.array([rate_interval(share, rungs.scored) for share in best.tolist()])
     return (
@@ -263,18 +274,35 @@ def rate_interval(share: float, scored: int) -> tuple[float, float]:
     return wilson_interval(round(share * scored), scored) if np.isfinite(share) else (np.nan, np.nan)
 
 
-def largest_on_plateau(other: Decomposition, values: Float, rungs: Rungs) -> float | None:
-    """Return the largest of some values at another preset's moments that lie on the plateau; None where none does."""
-    on_plateau = np.isin(other.step, rungs.step[rungs.plateau])
-    return float(values[on_plateau].max()) if on_plateau.any() else None
-
-
-def named_probes(rungs: Rungs) -> tuple[tuple[str, Float, Float], ...]:
-    """Return both probes with their names and intervals."""
-    return (
-        ("train-fit probe", rungs.train_probe, rungs.train_probe_interval),
-        ("held-out-fit probe", rungs.heldout_probe, rungs.heldout_probe_interval),
+def lead_of(other: Decomposition, rungs: Rungs, r: int) -> Bounded | None:
+    """Return the largest lead of another preset's held-out-fit probe over the native readout on the plateau."""
+    lead = other.heldout_probe[r] - other.native[r]
+    return largest_on_plateau(
+        other, lead, lead - half_width(other.heldout_probe_interval[r], other.native_interval[r]), rungs
     )
+
+
+def largest_on_plateau(other: Decomposition, values: Float, lows: Float, rungs: Rungs) -> Bounded | None:
+    """Return the largest of some values at another preset's moments on the plateau, with its lower bound; None without one."""
+    places = np.flatnonzero(np.isin(other.step, rungs.step[rungs.plateau]) & np.isfinite(values))
+    if not len(places):
+        return None
+    place = int(places[values[places].argmax()])
+    return float(values[place]), float(lows[place])
+
+
+def denied_by(by_preset: Mapping[str, Bounded | None]) -> bool:
+    """Return whether a preset does not show a difference beyond its own interval."""
+    return any(value is not None and value[1] <= 0 for value in by_preset.values())
+
+
+def said_by_presets(by_preset: Mapping[str, Bounded | None]) -> list[str]:
+    """Return what each other preset shows at those of the plateau's moments at which it was fitted."""
+    return [
+        f"largest with the {name} probe: {value[0]:+.3f}, lower bound {value[1]:+.3f}"
+        for name, value in by_preset.items()
+        if value is not None
+    ]
 
 
 def half_width(*intervals: Float) -> Float:

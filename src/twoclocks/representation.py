@@ -5,6 +5,7 @@ Everything is measured at every snapshot on the same examples, with the same ran
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 CLASSES, POINTS, DRAWS, SEED = 20, 240, 40, 0  # of the critical dimension: classes, points in all, draws of t and of y
 PENALTY = 0.1  # of the ridge readouts that directions are compared with, in mean eigenvalues
+POINT_NOISE, UNLIKE = (
+    1.6,
+    0.05,
+)  # of the critical dimension, and 1 − CKA of moments that share nothing: see `point_noise`
 ROUNDING = 1e-12
 HALVINGS = 5  # of the examples, by which the error of the alignment gap is known
 UNITS = {"critical_dimension": "directions", "manifold_dimension": "directions", "kernel_velocity": "distance per step"}
@@ -154,6 +159,7 @@ def rows_of(moments: list[Snapshot], run: int, looked: Looked) -> Iterator[Row]:
             continue
         row = (
             geometry_row(now, looked)
+            | noise_row(now, first, looked)
             | alignment_row(now, looked)
             | collapse_row(now, looked)
             | readout_row(now, looked)
@@ -199,6 +205,33 @@ def geometry_row(now: Moment, looked: Looked) -> Row:
     }
 
 
+def noise_row(now: Moment, first: Moment | None, looked: Looked) -> Row:
+    """Return what the choice of points may add to the change of the critical dimension since the first snapshot."""
+    from twoclocks.measures.similarity import debiased_linear_cka
+
+    if looked.points is None or first is None:
+        return {}
+    likeness = float(debiased_linear_cka(first.heldout[looked.points], now.heldout[looked.points]))
+    noise = point_noise(looked.labels["heldout"][looked.points], likeness)
+    return {"critical_dimension_point_noise(heldout)": noise}
+
+
+def point_noise(labels: Tensor, likeness: float) -> float:
+    """Return the standard deviation of a relative change of the critical dimension by the choice of points alone `[def]`.
+
+    √2 · 1.6 / √(n C) for features that have little in common: n points of C classes serve C dichotomies, and random features
+    redrawn 24 times had 1.2 to 2.1 in place of 1.6 (2 to 20 classes, 20 to 240 points, 8 to 128 features). Less in
+    proportion to √(1 − CKA) where the two moments are more alike than a CKA of 0.95, since their points are the same. The
+    draws say nothing of it.
+
+    >>> import torch
+    >>> round(point_noise(torch.arange(20) % 5, 0.0), 3), point_noise(torch.arange(20) % 5, 1.0)
+    (0.226, 0.0)
+    """
+    unlike = min(max(1.0 - likeness, 0.0) / UNLIKE, 1.0)
+    return POINT_NOISE * math.sqrt(2.0 * unlike / (len(labels) * len(set(labels.tolist()))))
+
+
 def alignment_row(now: Moment, looked: Looked) -> Row:
     """Return the alignment of both splits at equal class counts, their gap, and its standard error by halves.
 
@@ -218,12 +251,14 @@ def alignment_row(now: Moment, looked: Looked) -> Row:
 
 
 def alignments(now: Moment, looked: Looked, places: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    """Return the alignment of some training and some held-out examples, both centred on the mean of the training ones."""
+    """Return the alignment of some training and of some held-out examples, each centred on their own mean."""
     from twoclocks.measures.kernels import kernel_target_alignment
 
-    mean, (own, other) = now.train.mean(0), places
-    train = kernel_target_alignment(now.train[own], looked.labels["train"][own], mean=mean)
-    return float(train), float(kernel_target_alignment(now.heldout[other], looked.labels["heldout"][other], mean=mean))
+    own, other = places
+    return (
+        float(kernel_target_alignment(now.train[own], looked.labels["train"][own])),
+        float(kernel_target_alignment(now.heldout[other], looked.labels["heldout"][other])),
+    )
 
 
 def collapse_row(now: Moment, looked: Looked) -> Row:

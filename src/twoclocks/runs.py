@@ -55,8 +55,7 @@ def plateau_of(step: Array, run: Run) -> Array:
     plateau to the end, and one that never fitted has none.
     """
     fitted = np.inf if run.fit_step is None else run.fit_step
-    half = run.heldout.step_past(at.WELL_ABOVE_CHANCE) if run.heldout is not None and run.heldout.is_accuracy else None
-    return np.asarray((step >= fitted) & (step < (np.inf if half is None else half)))
+    return np.asarray((step >= fitted) & before_rise(step, run))
 
 
 def onset_of(run: Run) -> float | None:
@@ -66,9 +65,15 @@ def onset_of(run: Run) -> float | None:
 
 
 def before_rise(step: Array, run: Run) -> Array:
-    """Return which of some steps come before the end of the plateau (all, where there is none)."""
-    plateau = np.flatnonzero(plateau_of(step, run))
-    return np.asarray(np.arange(len(step)) <= plateau[-1]) if len(plateau) else np.ones(len(step), dtype=bool)
+    """Return which of some steps come before held-out accuracy is half way from chance to perfection (all, if it never is)."""
+    half = half_way(run)
+    return np.asarray(step < (np.inf if half is None else half))
+
+
+def half_way(run: Run) -> float | None:
+    """Return the step from which held-out accuracy is past half the way from chance to perfection."""
+    heldout = run.heldout
+    return heldout.step_past(at.WELL_ABOVE_CHANCE) if heldout is not None and heldout.is_accuracy else None
 
 
 def closest(step: Array, wanted: float) -> int:
@@ -78,6 +83,16 @@ def closest(step: Array, wanted: float) -> int:
     3
     """
     return int(np.abs(np.log((np.asarray(step, np.float64) + 1.0) / (wanted + 1.0))).argmin())
+
+
+def around(step: Array, wanted: float) -> Array:
+    """Return the places of three snapshots in a row, the middle one closest to a step; at an end of the run the outermost.
+
+    >>> around(np.array([0, 1, 10, 100, 1000]), 12.0), around(np.array([0, 1, 10, 100, 1000]), 900.0)
+    (array([1, 2, 3]), array([2, 3, 4]))
+    """
+    first = max(min(closest(step, wanted) - 1, len(step) - at.FEWEST_SNAPSHOTS), 0)
+    return np.arange(first, min(first + at.FEWEST_SNAPSHOTS, len(step)))
 
 
 def lost_places(accuracy: Float) -> Array:

@@ -13,7 +13,7 @@ from twoclocks.claims.answers import Curve, Finding, Part, Picture, agreed, find
 from twoclocks.claims.words import counted, mean_words
 from twoclocks.diagnosis import judge_run
 from twoclocks.evidence import Evidence, examine
-from twoclocks.kinds import kind_of
+from twoclocks.kinds import kind_of, precision_of
 from twoclocks.labels import label_of
 from twoclocks.recipes import recipe
 from twoclocks.runs import Run, run_of
@@ -120,7 +120,8 @@ def measured_of(study: Study, trajectory: Trajectory) -> Measured:
     courses = tuple(run_of(trajectory, r) for r in range(trajectory.runs))
     verdicts = tuple(judge_run(evidence, run, r) for r, run in enumerate(courses))
     labels = tuple(label_of(run, one).name for run, one in zip(courses, verdicts, strict=True))
-    kinds = tuple(kind_of(label, one) for label, one in zip(labels, verdicts, strict=True))
+    precision = precision_of(trajectory)
+    kinds = tuple(kind_of(label, one, precision) for label, one in zip(labels, verdicts, strict=True))
     return Measured(study, evidence, courses, verdicts, labels, kinds)
 
 

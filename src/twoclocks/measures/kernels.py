@@ -20,11 +20,10 @@ from twoclocks.measures.spectrum import (
     smaller_gram,
 )
 
-ROUNDING = 1e-12  # share of a float64 mean over examples that may be rounding
 NEAR = 1e-6  # squared difference of kernels at unit length, below which products of 1 lose more than nine digits of it
 
 
-def kernel_target_alignment(features: Tensor, labels: Tensor, *, mean: Tensor | None = None) -> Tensor:
+def kernel_target_alignment(features: Tensor, labels: Tensor) -> Tensor:
     """Return the alignment A = mean_c y_cᵀΦΦᵀy_c / (‖y_c‖² ‖ΦΦᵀ‖_F), a number from 0 to 1; 0 for constant features.
 
     Φ are the features minus their mean, y_c ∈ {0, 1}ⁿ marks the examples of class c, and the mean runs over the classes
@@ -34,7 +33,6 @@ def kernel_target_alignment(features: Tensor, labels: Tensor, *, mean: Tensor | 
     Args:
         features: `[n d]`, at least two examples.
         labels: `[n]`, whole numbers.
-        mean: `[d]` to centre on in place of the features' own mean: for held-out features, that of the training ones.
 
     Raises:
         ValueError: the lengths differ, there are fewer than two examples, labels are not whole numbers, or a value is
@@ -44,7 +42,7 @@ def kernel_target_alignment(features: Tensor, labels: Tensor, *, mean: Tensor | 
     tensor(0.5000, dtype=torch.float64)
     """
     check_labelled(features, labels)
-    phi = scaled(centred(features) if mean is None else away_from(mean.detach().double(), features))
+    phi = scaled(centred(features))
     present, place = torch.unique(labels, return_inverse=True)
     sums = phi.new_zeros(len(present), phi.shape[1]).index_add_(0, place, phi)
     counts = place.bincount().double()
@@ -63,11 +61,10 @@ def alignment_gap(
 ) -> Tensor:
     """Return ΔA = A_train − A_heldout of `kernel_target_alignment` at equal class counts, from −1 to 1 `[def]`.
 
-    Both are centred on the mean of all training features and compared on the places that `matched_places` draws. Give a
-    generator of the same seed at every moment, so that the same examples are compared. For features that know nothing
-    of the split, ΔA is near 0 but a little below it: the training features are the closer to their own mean, which takes
-    about (2/C) √(d / n(n + d)) off the difference at n white features of C classes. A shift of all held-out features
-    away from that mean counts as alignment of theirs, up to 1/C.
+    Compared are the places that `matched_places` draws, each split's centred on their own mean. Give a generator of the
+    same seed at every moment, so that the same examples are compared. For features that know nothing of the split, ΔA is
+    0 on average. Were both centred on the mean of the training features, these would be the closer to it, and a gap of
+    several times the one looked for would be hidden.
 
     Args:
         train_features: `[n d]`.
@@ -93,10 +90,9 @@ def alignment_gap(
             f"heldout_features: expected {train_features.shape[1]} columns, as the training ones, "
             f"got {heldout_features.shape[1]}"
         )
-    mean = train_features.detach().double().mean(0)
     train, heldout = matched_places(train_labels, heldout_labels, least=least, generator=generator)
-    fitted = kernel_target_alignment(train_features[train], train_labels[train], mean=mean)
-    return fitted - kernel_target_alignment(heldout_features[heldout], heldout_labels[heldout], mean=mean)
+    fitted = kernel_target_alignment(train_features[train], train_labels[train])
+    return fitted - kernel_target_alignment(heldout_features[heldout], heldout_labels[heldout])
 
 
 def matched_places(
@@ -251,12 +247,6 @@ def reduced_kernels(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         both = torch.linalg.qr(both, mode="r").R
     first, second = both[:, : x.shape[1]], both[:, x.shape[1] :]
     return first @ first.T, second @ second.T
-
-
-def away_from(mean: Tensor, features: Tensor) -> Tensor:
-    """Return features minus a mean, exactly 0 where they differ by no more than its rounding."""
-    away = features.detach().double() - mean
-    return torch.where(away.abs() > ROUNDING * mean.abs(), away, 0.0)
 
 
 def check_kernels(first: Tensor, second: Tensor) -> None:

@@ -344,17 +344,18 @@ def criterion(clock: Clock) -> str:
 
 
 def preset_rows(presets: Mapping[str, Decomposition]) -> list[dict[str, Any]]:
-    """Return the ladder under each probe preset, moment by moment, the median over runs."""
+    """Return the ladder under each probe preset, moment by moment, the median over the runs it was fitted to."""
     rows = [
         {
             "preset": name,
             "step": step,
-            "native": float(np.median(preset.native[:, t])),
-            "train_probe": float(np.median(preset.train_probe[:, t])),
-            "heldout_probe": float(np.median(preset.heldout_probe[:, t])),
+            "native": float(np.nanmedian(preset.native[:, t])),
+            "train_probe": float(np.nanmedian(preset.train_probe[:, t])),
+            "heldout_probe": float(np.nanmedian(preset.heldout_probe[:, t])),
         }
         for name, preset in presets.items()
         for t, step in enumerate(preset.step.tolist())
+        if np.isfinite(preset.native[:, t]).any()
     ]
     return sorted(rows, key=lambda row: row["step"])
 
