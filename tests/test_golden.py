@@ -42,7 +42,9 @@ def test_the_recorded_run_gets_its_diagnosis() -> None:
     }  # fmt: skip
     effects = {verdict.code: verdict.effect for verdict in diagnosis.verdicts}
     assert effects["TC104"] == pytest.approx(794 / 56)  # close to its own best fit at 56, at 0.99 at 63
-    assert effects["TC202"] == pytest.approx(0.1875, abs=0.02)  # held-out-fit probe, fitted on no more than training has
+    assert effects["TC202"] == pytest.approx(
+        0.1875, abs=0.02
+    )  # held-out-fit probe, fitted on no more than training has
     # 128 scored examples leave the lead of the probes open, and the verdict says how many they are
     lead = next(verdict for verdict in diagnosis.verdicts if verdict.code == "TC201")
     assert (lead.n, lead.unit_of_n) == (128, "held-out examples")

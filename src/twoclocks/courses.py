@@ -136,18 +136,24 @@ class Trend:
 def deepest_fall(values: Float) -> tuple[int, int, float]:
     """Return the places of a level and of the lowest later one that lie furthest apart, and how far.
 
-    Each place but the first stands for the median of itself and its neighbours, the last for that of the last three: one
-    value alone is no fall.
+    Levels are those of `medians_of_three`: one value alone is no fall.
+    """
+    smooth = medians_of_three(values)
+    highest = np.maximum.accumulate(smooth)
+    low = int((highest - smooth).argmax())
+    return int(smooth[: low + 1].argmax()), low, float(highest[low] - smooth[low])
 
-    >>> deepest_fall(np.array([0.9, 0.8, 0.8, 0.8, 0.1]))[1:]  # the last value is not believed
-    (1, 0.09999999999999998)
+
+def medians_of_three(values: Float) -> Float:
+    """Return every value's median with its two neighbours; the first stands for itself, the last for the last three.
+
+    >>> medians_of_three(np.array([0.9, 0.8, 0.1, 0.7, 0.0]))
+    array([0.9, 0.8, 0.7, 0.1, 0.1])
     """
     smooth = values.copy()
     smooth[1:-1] = np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
     smooth[-1] = np.median(values[-3:]) if len(values) > 1 else values[-1]
-    highest = np.maximum.accumulate(smooth)
-    low = int((highest - smooth).argmax())
-    return int(smooth[: low + 1].argmax()), low, float(highest[low] - smooth[low])
+    return smooth
 
 
 def course_of(trajectory: Trajectory, split: str, run: int = 0) -> Course | None:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twoclocks import thresholds as at
-from twoclocks.ladder_verdicts import Rungs, half_width
+from twoclocks.courses import medians_of_three
+from twoclocks.ladder_verdicts import Rungs, half_width, rate_interval
 from twoclocks.runs import Run, around, lost_places
-from twoclocks.stats import t_interval, wilson_interval
+from twoclocks.stats import t_interval
 from twoclocks.trajectory import Array, Float, Series
 from twoclocks.verdicts import Outcome, Verdict, compared, inapplicable, too_few_snapshots
 
@@ -276,9 +277,7 @@ def heldout_probes(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -
 
 def leads(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> list[Probe]:
     """Return what every probe reads above the native readout: those fitted on training examples, and on held-out ones."""
-    best = [
-        wilson_interval(round(share * rungs.scored), rungs.scored) for share in np.nan_to_num(rungs.best_train_probe)
-    ]
+    best = np.array([rate_interval(share, rungs.scored) for share in rungs.best_train_probe.tolist()])
     own, gaps = rungs.calibration_gap, rungs.calibration_gap_interval
     heldout = (
         (
@@ -298,7 +297,7 @@ def leads(rungs: Rungs, presets: Mapping[str, Decomposition], r: int) -> list[Pr
         (f"train-fit probe ({rungs.preset})", rungs.step, own, gaps),
         (
             "train-fit probe at its best penalty", rungs.step,
-            *above(rungs.best_train_probe, np.array(best), rungs.native, rungs.native_interval),
+            *above(rungs.best_train_probe, best, rungs.native, rungs.native_interval),
         ),
         *(
             (f"train-fit probe ({name})", o.step, o.calibration_gap[r], o.calibration_gap_interval[r])
@@ -322,9 +321,7 @@ def losses(rungs: Rungs) -> tuple[Array, Float]:
 
     That level is one of medians of three snapshots (step 0 stands for itself), so that no lucky snapshot sets it.
     """
-    seen = np.nan_to_num(rungs.native, nan=0.0)
-    smooth = seen.copy()
-    smooth[1:-1] = np.median(np.stack([seen[:-2], seen[1:-1], seen[2:]]), axis=0)
+    smooth = medians_of_three(np.nan_to_num(rungs.native, nan=0.0))
     level = np.maximum.accumulate(smooth)
     highest = np.maximum.accumulate(np.where(smooth >= level, np.arange(len(level)), 0))
     error = half_width(rungs.native_interval[highest], rungs.native_interval)
