@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "trajectory": ["EvalBatch", "SaveAt", "Series", "Snapshot", "Trajectory"],
         "store": ["load"],
+        "sources.checkpoints": ["replay"],
         "sources.logs": ["read_log"],
         "sources.recorder": ["Recorder"],
         "training.loop": ["train"],

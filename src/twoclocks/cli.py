@@ -111,6 +111,63 @@ def diagnose(
         raise typer.Exit(1)
 
 
+@app.command(
+    epilog="Example: twoclocks replay checkpoints --model train.py:build --data train.py:examples --out runs/replayed"
+)
+def replay(
+    folder: Annotated[Path, typer.Argument(help="A folder of checkpoints: torch, safetensors, checkpoint-N folders.")],
+    model: Annotated[str, typer.Option(metavar="FILE.py:FUNCTION", help="Builds the model, which returns logits.")],
+    data: Annotated[
+        str, typer.Option(metavar="FILE.py:FUNCTION", help='Gives {"train": (x, y), "heldout": (xh, yh)}.')
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The run folder to write.")],
+    readout: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The linear layer that gives the logits; found where it is last.")
+    ] = None,
+    steps: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=STEP|PATTERN", help="A step, repeatable; or one pattern such as 'model_{step}.pt'."),
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Keep the tensors of N checkpoints, spread evenly.")
+    ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out checkpoints that cannot be read, and say so.")
+    ] = False,
+    without_weights: Annotated[
+        bool, typer.Option("--without-weights", help="Keep features and readout of a snapshot, not all weights.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Evaluate a folder of checkpoints and write its run folder. Interrupted or killed, the same command resumes."""
+    from twoclocks.sources.checkpoint_steps import parse_steps
+    from twoclocks.sources.checkpoints import carry_out, plan_replay
+    from twoclocks.sources.given_code import function_of
+    from twoclocks.trajectory import SaveAt
+
+    with told_on_terminal("looking at the checkpoints"):
+        plan = plan_replay(
+            folder,
+            model=function_of("--model", model),
+            data=function_of("--data", data),
+            out=out,
+            readout=readout,
+            steps=parse_steps(steps or []),
+            keep=keep,
+            skip_broken=skip_broken,
+            save_at=SaveAt(weights=not without_weights),
+        )
+    say(plan.words, json)
+    with progress_bar("replaying", "checkpoints") as progress:
+        carry_out(plan, out, progress)
+    if json:
+        typer.echo(dumps(plan.described | {"out": str(out)}, indent=2))
+        return
+    for note in plan.described["left_out"] + plan.described["assumed"]:
+        typer.echo(f"- {note}")
+    typer.echo(f"next: twoclocks diagnose {out}")
+
+
 @app.command(epilog="Example: twoclocks report runs/modular-addition --out page.html")
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder or a log.")],
@@ -191,7 +248,9 @@ def main() -> NoReturn:
     except InputError as refused:
         typer.echo(f"twoclocks: {refused}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if not was_interrupted(end):
+            raise
         typer.echo(
             "twoclocks: interrupted; what was recorded is kept, and the same command goes on from there", err=True
         )
@@ -202,6 +261,11 @@ def main() -> NoReturn:
         typer.echo(f"twoclocks: cannot write the output: {error.strerror or error}", err=True)
         leave_quietly(2)
     sys.exit(0)
+
+
+def was_interrupted(end: BaseException | None) -> bool:
+    """Return whether an end goes back to Ctrl-C; typer makes a plain exit of it."""
+    return end is not None and (isinstance(end, KeyboardInterrupt) or was_interrupted(end.__cause__ or end.__context__))
 
 
 def leave_quietly(code: int = 141) -> NoReturn:
@@ -274,7 +338,7 @@ def check_page(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
+def progress_bar(title: str, of: str = "steps") -> Iterator[Callable[[int, int], None] | None]:
     """Show a progress bar on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
         yield None
@@ -293,7 +357,7 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
         TextColumn(title),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("steps"),
+        TextColumn(of),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

@@ -206,8 +206,9 @@ def load(folder: str | Path) -> Trajectory:
         snapshots = read_snapshots(folder / "snapshots", journal.restarts)
         batches = read_batches(folder / BATCHES)
     settings = {key: value for key, value in manifest.items() if key != "schema"}
+    assumed = (manifest.get("session") or {}).get("assumed", ())
     return Trajectory(
-        source=Source(str(folder), "run folder", journal.rows),
+        source=Source(str(folder), "run folder", journal.rows, manifest.get("time", "step"), {}, tuple(assumed)),
         scalars=journal.scalars,
         snapshots=snapshots,
         batches=batches,
