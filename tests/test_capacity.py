@@ -377,7 +377,10 @@ def test_what_cannot_be_measured_is_refused_in_words() -> None:
     bad = features.clone()
     bad[3, 2] = math.nan
     refusals = [
-        (lambda: critical_dimension(features, few, generator=generator(0)), "at least 10 examples a class, got 9 of 0"),
+        (
+            lambda: critical_dimension(features, few, generator=generator(0)),
+            "at least 10 examples a class, got 9 of class 0",
+        ),
         (lambda: critical_dimension(features, labels * 0, generator=generator(0)), "at least two classes"),
         (lambda: critical_dimension(bad, labels, generator=generator(0)), "finite"),
         (lambda: critical_dimension(features, labels[:20], generator=generator(0)), "labels: expected one for each"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -9,6 +11,8 @@ from numpy.testing import assert_allclose
 from twoclocks.courses import Course, course_of, deepest_dip, running_median, trend_at_end
 from twoclocks.runs import run_of
 from twoclocks.sources.logs import read_columns
+from twoclocks.trajectory import EvalBatch
+from twoclocks.verdicts import Outcome, judge_degradation
 
 
 def heldout(values: list[float], **others: list[float]) -> Course:
@@ -107,3 +111,25 @@ def test_a_loss_that_is_not_finite_to_the_end_is_a_break_and_one_that_recovers_i
     spiked = read_columns({"step": list(range(8)), "train_loss": [3.0, 2, inf, 1, 1, 1, 1, 1]})
     assert run_of(broken).train_broke_at == 3
     assert run_of(spiked).train_broke_at is None
+
+
+def test_a_fall_of_one_example_of_twelve_is_no_overfitting() -> None:
+    """What is said of so few examples may not hold of others; of 1,200 the same share is beyond chance."""
+    outcomes = {}
+    for n in (12, 1200):
+        heldout = [0.1, 0.3, 0.6, 0.8] + [11 / 12] * 8 + [10 / 12] * 28
+        log = read_columns({"step": list(range(40)), "train_acc": [0.1, 0.5] + [1.0] * 38, "test_acc": heldout})
+        labels = np.arange(n) % 3
+        run = run_of(replace(log, batches={"heldout": EvalBatch("heldout", labels, n)}))
+        outcomes[n] = judge_degradation(run).outcome
+    assert outcomes == {12: Outcome.UNDETERMINED, 1200: Outcome.SUPPORTED}
+
+
+def test_untrained_accuracies_of_few_examples_that_differ_by_chance_are_both_chance() -> None:
+    table = {"step": [0, 1, 2, 3], "train_acc": [0.16, 0.3, 0.5, 1.0], "test_acc": [0.077, 0.2, 0.4, 0.9]}
+    log = read_columns(table)
+    known = {name: EvalBatch(name, np.zeros(n, np.int64), n) for name, n in (("train", 100), ("heldout", 300))}
+    course = course_of(replace(log, batches=known), "heldout")
+    assert course is not None and course.chance_is_known and course.chance == pytest.approx(0.1185)
+    unknown = course_of(log, "heldout")
+    assert unknown is not None and not unknown.chance_is_known

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -490,6 +491,8 @@ def test_a_strip_that_cannot_be_drawn_is_refused_in_words() -> None:
         ({"penalties": []}, "at least one, each once"),
         ({"penalties": [1.0, 1.0]}, "at least one, each once"),
         ({"penalties": [0.0]}, "no probe can be fitted at step 0: penalties: expected at least one, all positive"),
+        ({"penalties": [math.nan]}, "all positive and finite"),
+        ({"penalties": [math.inf]}, "all positive and finite"),
         ({"family": "paper", "penalties": [-1.0]}, "none negative"),
         ({"steps": [7]}, "no features are recorded at step 7"),
     ):

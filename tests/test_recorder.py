@@ -388,6 +388,10 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
         {"model": Twisted(lambda z: z.softmax(1))},
         r"name its readout with readout= \(linear layers, in the order of use: 'first', 'second'\)",
     ),
+    "probabilities": (
+        {"model": Twisted(lambda z: z.softmax(1)), "readout": "second"},
+        "the model returns probabilities .* where logits are expected; return what enters the softmax",
+    ),
     "a dict": ({"model": Twisted(lambda z: {"logits": z})}, "the model returns a dict; expected one tensor of logits"),
     "a tuple": ({"model": Twisted(lambda z: (z, z))}, "the model returns a tuple; expected one tensor of logits"),
     "one logit": (

@@ -11,7 +11,7 @@ import torch
 from twoclocks.evidence import Evidence
 from twoclocks.kinds import kind_of
 from twoclocks.measures.capacity import critical_dimension_draws
-from twoclocks.representation import Looked, Moment, alignment_row, matched_of, point_noise, points_of
+from twoclocks.representation import Looked, Moment, alignment_row, matched_of, motion_row, point_noise, points_of
 from twoclocks.representation_verdicts import judge_representation
 from twoclocks.runs import Run, run_of
 from twoclocks.sources.logs import read_columns
@@ -198,3 +198,10 @@ def test_frozen_features_have_not_moved_and_their_rise_is_not_genuine() -> None:
     ladder = {code: Verdict(code, "", outcome) for code, outcome in claims.items()}
     assert kind_of("grokking", ladder | moving) == "genuine"
     assert kind_of("grokking", ladder | frozen) == "undetermined"
+
+
+def test_constant_features_have_not_moved_anywhere() -> None:
+    same = torch.ones(12, 3).double()
+    dead = Moment(same, same, torch.zeros(2, 3), torch.zeros(12, 2))
+    assert motion_row(dead, dead, dead) == {}
+    assert judged(alike=np.full(12, np.nan))["TC210"].outcome is Outcome.NOT_APPLICABLE

@@ -6,7 +6,8 @@ written for accuracies holds for losses too, and a two-class task, which starts 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ class Course:
 
     `raw` is as recorded; `smooth` is its running median at the moments `at` (indices into `step`), each over `window`
     evaluations; `noise` is the standard deviation of one evaluation. `chance` and `perfect` are in the measure's own unit.
+    `examples`: how many an accuracy is of, where that is known.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Course:
     chance: float
     perfect: float
     chance_is_known: bool
+    examples: int | None = None
 
     @property
     def is_accuracy(self) -> bool:
@@ -161,8 +164,12 @@ def course_of(trajectory: Trajectory, split: str, run: int = 0) -> Course | None
     series = trajectory.scalars.get(f"{split}_accuracy")
     if series is not None and np.isfinite(series.value[run]).sum() >= 2:
         other = trajectory.scalars.get("heldout_accuracy" if split == "train" else "train_accuracy")
-        chance, known = chance_accuracy(series.value[run], None if other is None else other.value[run])
-        return course(series, run, chance, 1.0, known)
+        sizes = [
+            len(batch.labels) for name in ("train", "heldout") if (batch := trajectory.batches.get(name)) is not None
+        ]
+        chance, known = chance_accuracy(series.value[run], None if other is None else other.value[run], sizes)
+        own = trajectory.batches.get(split)
+        return replace(course(series, run, chance, 1.0, known), examples=None if own is None else len(own.labels))
     series = trajectory.scalars.get(f"{split}_loss")
     if series is None or np.isfinite(series.value[run]).sum() < 2:
         return None
@@ -197,12 +204,13 @@ def course(series: Series, run: int, chance: float, perfect: float, chance_is_kn
     return Course(series.name, step, raw, at, smooth, window, noise, chance, perfect, chance_is_known)
 
 
-def chance_accuracy(accuracy: Float, other: Float | None) -> tuple[float, bool]:
+def chance_accuracy(accuracy: Float, other: Float | None, sizes: Sequence[int] = ()) -> tuple[float, bool]:
     """Return the accuracy of the untrained network as the log shows it, and whether the log shows it.
 
     Before training, training and held-out examples are answered equally badly. Where the first records of the two differ
-    by more than their noise, or the first record is already a good one, learning began before the log did. Chance is then
-    unknown: one half where the lower of the two is about that, as on a two-class task, and else 0 stands for it.
+    by more than their noise (`sizes`: of how many examples they are, where known), or the first record is already a good
+    one, learning began before the log did. Chance is then unknown: one half where the lower of the two is about that, as on
+    a two-class task, and else 0 stands for it.
     """
     accuracy = accuracy[np.isfinite(accuracy)]
     own = float(accuracy[0])
@@ -210,7 +218,9 @@ def chance_accuracy(accuracy: Float, other: Float | None) -> tuple[float, bool]:
     if not len(finite):
         return (own, True) if own <= COIN[1] else (0.0, False)
     first = float(finite[0])
-    noise = float(np.hypot(early_noise(accuracy), early_noise(finite)))
+    middle = 0.5 * (own + first)
+    drawn = middle * (1 - middle) * sum(1 / size for size in sizes if size)
+    noise = float(np.sqrt(early_noise(accuracy) ** 2 + early_noise(finite) ** 2 + max(drawn, 0.0)))
     if abs(own - first) <= max(START_AGREES, 3.0 * noise) and max(own, first) <= COIN[1]:
         return 0.5 * (own + first), True
     return (0.5, False) if COIN[0] <= min(own, first) <= COIN[1] else (0.0, False)

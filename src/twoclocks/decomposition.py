@@ -594,6 +594,11 @@ def notes_of(moments: Sequence[Snapshot], answers: Answers, halves: Halves) -> t
             f"the held-out-fit probe is fitted on {fewest_fitted(halves):,} of {halves.offered:,} held-out examples, as many "
             "as training examples: on more it would read more of any features"
         )
+    if constant := sum(bool(np.ptp(moment.tensors["features/train"], axis=1).max() == 0) for moment in moments):
+        notes.append(
+            f"the training features are the same for all examples at {constant} of {len(moments)} snapshots: there is "
+            "nothing to read from them (dead units, or constant inputs)"
+        )
     width = moments[0].tensors["features/train"].shape[-1]
     least = min(len(answers.train), fewest_fitted(halves))
     if width >= least:

@@ -63,7 +63,7 @@ def judge_growth(evidence: Evidence, r: int) -> Verdict:
     low, high = conditions.window
     evidence_rows = [
         f"from step {low:g} to {high:g}, where the gap reaches {at.GROWN:.0%} of its largest value: "
-        + ", ".join(f"{name} ΔAICc {score - best:.1f}" for name, score in scores.items()),
+        + (", ".join(f"{name} ΔAICc {score - best:.1f}" for name, score in scores.items()) or "no law could be fitted"),
         "no window from the fit is fitted as well by a line as by the other laws"
         if conditions.linear_until is None
         else f"from the fit until step {conditions.linear_until:g} neither other law is clearly better than a line",

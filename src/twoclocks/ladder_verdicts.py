@@ -157,7 +157,10 @@ def judge_damage(rungs: Rungs, run: Run, presets: Mapping[str, Decomposition], r
         for name, values, intervals in untuned_probes(rungs)
     }
     name, (fall, error, high, low) = min(falls.items(), key=lambda item: item[1][0])
-    evidence = [f"{probe}: fell by {f:.3f} ± {e:.3f} from step {a:g} to {b:g}" for probe, (f, e, a, b) in falls.items()]
+    evidence = [
+        f"{probe}: fell by {f:.3f} ± {e:.3f} from step {a:g} to {b:g}" if a != b else f"{probe}: never fell"
+        for probe, (f, e, a, b) in falls.items()
+    ]
     by_preset = {preset: preset_fall(other, high, low, r) for preset, other in presets.items()}
     evidence += [
         f"held-out-fit probe ({p}) fell by {f[0]:+.3f} between these, lower bound {f[1]:+.3f}"

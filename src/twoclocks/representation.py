@@ -297,18 +297,27 @@ def readout_row(now: Moment, looked: Looked) -> Row:
 
 
 def motion_row(now: Moment, first: Moment | None, last: Moment | None) -> Row:
-    """Return how far the training features are from those of the first and of the last snapshot."""
+    """Return how far the training features are from those of the first and of the last snapshot; nothing if constant."""
     from twoclocks.measures.kernels import kernel_change, kernel_distance
     from twoclocks.measures.similarity import debiased_linear_cka
 
     row: Row = {}
-    if first is not None:
+    if is_constant(now.train):
+        return row
+    if first is not None and not is_constant(first.train):
         row["kernel_distance(train: to the start)"] = without_rounding(kernel_distance(first.train, now.train))
         row["kernel_change(train: from the start)"] = without_rounding(kernel_change(first.train, now.train))
         row["cka(train: to the start)"] = float(debiased_linear_cka(first.train, now.train))
-    if last is not None:
+    if last is not None and not is_constant(last.train):
         row["cka(train: to the end)"] = float(debiased_linear_cka(last.train, now.train))
     return row
+
+
+def is_constant(features: Tensor) -> bool:
+    """Return whether all examples have the same features, up to rounding."""
+    from twoclocks.measures.spectrum import centred
+
+    return not bool(centred(features).any())
 
 
 def velocity_row(now: Moment, before: Moment, steps: int) -> Row:

@@ -50,8 +50,8 @@ def judge_simplification(draws: Series | None, noise: Series | None, run: Run, r
     share: precision for these points. What the choice of points may add (see `point_noise`) must not bring a support down
     either, and the three snapshots before the rise must all lie below the start.
     """
-    code, claim = "TC206", "the critical dimension fell before the held-out rise"
-    what = "share of the whole fall of the critical dimension that comes before the rise"
+    code, claim = "TC206", "the critical dimension fell before the onset of the held-out rise"
+    what = "share of the whole fall of the critical dimension that comes before the onset"
     if draws is None:
         return inapplicable(code, claim, NO_CAPACITY)
     onset = onset_of(run)
@@ -61,7 +61,9 @@ def judge_simplification(draws: Series | None, noise: Series | None, run: Run, r
     seen = np.flatnonzero(np.isfinite(value).all(axis=1))
     before = [place for place in seen if step[place] < onset]
     if len(before) < at.FEWEST_SNAPSHOTS + 1 or step[seen[0]] != 0:
-        return too_few_snapshots(code, claim, what, len(before), "before the rise, step 0 included")
+        return too_few_snapshots(
+            code, claim, what, len(before), "before the onset, step 0 included", least=at.FEWEST_SNAPSHOTS + 1
+        )
     start, rise, end = value[seen[0]], value[before[-1]], value[seen[-1]]
     early, apart = (difference_noise(noise, r, place) for place in (int(before[-1]), int(seen[-1])))
     whole = widened(t_interval(start - end), apart * float(start.mean()))
@@ -100,7 +102,9 @@ def judge_swelling(draws: Series | None, noise: Series | None, run: Run, r: int)
     value, step = draws.value[r], draws.step
     seen = np.flatnonzero(np.isfinite(value).all(axis=1) & before_rise(step, run))
     if len(seen) < at.FEWEST_SNAPSHOTS + 1 or step[seen[0]] != 0:
-        return too_few_snapshots(code, claim, what, len(seen), "before the rise, step 0 included")
+        return too_few_snapshots(
+            code, claim, what, len(seen), "before the rise, step 0 included", least=at.FEWEST_SNAPSHOTS + 1
+        )
     start = value[seen[0]]
     rises = [(value[place] - start) / start.mean() for place in seen[1:]]
     lows, highs = np.array([t_interval(rise) for rise in rises]).T
@@ -174,9 +178,7 @@ def judge_equalising(measured: Mapping[str, Series], run: Run, r: int) -> Verdic
     lean = train.value[r] - heldout.value[r]
     usable = np.isfinite(lean) & (train.step >= (np.inf if run.fit_step is None else run.fit_step))
     if int(usable.sum()) < 2 * at.FEWEST_SNAPSHOTS:
-        return too_few_snapshots(
-            code, claim, what, int(usable.sum()), "since the fit, and it takes three at either end"
-        )
+        return too_few_snapshots(code, claim, what, int(usable.sum()), "since the fit", least=2 * at.FEWEST_SNAPSHOTS)
     steps, few = train.step[usable], at.FEWEST_SNAPSHOTS
     first, last = lean[usable][:few], lean[usable][-few:]
     effect, interval = float(abs(first).mean() - abs(last).mean()), t_interval(abs(first) - abs(last))
@@ -207,6 +209,8 @@ def judge_motion(likeness: Series | None, run: Run, r: int) -> Verdict:
     if likeness is None or likeness.step[0] != 0:
         return inapplicable(code, claim, "features were not kept from step 0 on")
     distance = 1.0 - likeness.value[r]
+    if not np.isfinite(distance).any():
+        return inapplicable(code, claim, "the training features were constant, or not finite, at step 0 or ever after")
     known = np.isfinite(distance) & (likeness.step > 0)
     still = known.sum() >= at.FEWEST_SNAPSHOTS and reached_in_a_row(distance[known]) <= at.FEATURES_MOVED
     usable = known if still else known & before_rise(likeness.step, run)

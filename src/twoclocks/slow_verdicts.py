@@ -304,7 +304,8 @@ def judge_order(evidence: Evidence, r: int) -> Verdict:
     return Verdict(
         code, claim, outcome,
         effect_is=f"T_rep ÷ T_cls, median over thresholds both reached ({clocks.representation.of})",
-        effect=float(np.median(ratios)) if ratios else None, interval=hull(told), n=len(told), unit_of_n="thresholds",
+        effect=float(np.median(ratios)) if ratios else None, interval=hull(told), n=len(told),
+        unit_of_n=f"thresholds that either reached, {len(ratios)} that both did",
         thresholds={"T_rep / T_cls": at.CLEARLY_LATER},
         evidence=tuple(f"at {e:.3g}: loss {when(a, loss)}, structure {when(b, clocks.structure)}" for e, *_, a, b in pairs),
         overturned_by="another structural gap, or a run long enough for both to strike",

@@ -15,7 +15,7 @@ import numpy as np
 from twoclocks import thresholds as at
 from twoclocks.courses import Course, Dip, trend_at_end
 from twoclocks.runs import Run
-from twoclocks.stats import t_interval
+from twoclocks.stats import paired_difference_interval, t_interval
 from twoclocks.trajectory import Float
 
 RATIOS = frozenset({"TC304", "TC305", "TC401", "TC402", "TC404", "TC405", "TC406", "TC601", "TC602", "TC604"})
@@ -312,11 +312,16 @@ def judge_degradation(run: Run) -> Verdict:
         )
     end = end_share(heldout)
     gone, error = (heldout.best - end) / heldout.best, 2 * end_error(heldout) / heldout.best
-    evidence = (
+    evidence: tuple[str, ...] = (
         f"{heldout.title} was {heldout.in_unit(heldout.best):.4g} at step {heldout.best_step:g} and ends at "
         f"{heldout.in_unit(end):.4g} (smoothed)",
     )
     outcome = Outcome.SUPPORTED if gone >= max(at.WORSE, error) else Outcome.REFUTED
+    if outcome is Outcome.SUPPORTED and heldout.examples is not None:
+        fewer = round(abs(heldout.in_unit(heldout.best) - heldout.in_unit(end)) * heldout.examples)
+        evidence = (*evidence, f"{fewer} of {heldout.examples} held-out examples fewer are right")
+        if paired_difference_interval(0, fewer, heldout.examples)[1] >= 0:
+            outcome = Outcome.UNDETERMINED  # other examples might not show it
     return Verdict(
         "TC106",
         claim,
@@ -570,10 +575,12 @@ def inapplicable(code: str, claim: str, why: str) -> Verdict:
     return Verdict(code, claim, Outcome.NOT_APPLICABLE, evidence=(why,), overturned_by="recording it")
 
 
-def too_few_snapshots(code: str, claim: str, what: str, count: int, where: str, *, closer: str = "there") -> Verdict:
+def too_few_snapshots(
+    code: str, claim: str, what: str, count: int, where: str, *, closer: str = "there", least: int = at.FEWEST_SNAPSHOTS
+) -> Verdict:
     """Return the verdict where too few snapshots lie in a window to read a trend from."""
     return Verdict(
         code, claim, Outcome.UNDETERMINED, what, None, None, count, "snapshots",
-        evidence=(f"{count} snapshots lie {where}, and a trend takes {at.FEWEST_SNAPSHOTS}",),
+        evidence=(f"{count} snapshots lie {where}, and a trend takes {least}",),
         overturned_by=f"snapshots closer together {closer}",
     )  # fmt: skip

@@ -42,7 +42,8 @@ def whether_the_readout_is_train_biased(known: Known) -> Answer:
         "before the onset a probe fitted on training examples reads less than one fitted on held-out examples", parts,
         bias_words(studies, biases), (Table(("mean over seeds", *(TASKS[one.name] for one in studies)), tuple(rows)),),
         notes=("A part is open where the presets disagree, or where too few snapshots lie on the plateau. The held-out-fit "
-               "probe sees half of the held-out examples, or as many of them as there are training examples, whichever is fewer.",),
+               "probe sees half of the held-out examples, or as many of them as there are training examples, whichever is "
+               "fewer.",),
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from twoclocks.claims.answers import Answer, Table
@@ -45,7 +46,7 @@ def representation_page(
         return Page(
             "representation",
             "Representation and readout",
-            preface(known, seeds, studies),
+            preface(known, seeds, studies, settings),
             answers(known),
             tables=(costs(known, settings),),
         )
@@ -79,11 +80,16 @@ def answers(known: Known) -> tuple[Answer, ...]:
     )
 
 
-def preface(known: Known, seeds: int, studies: Sequence[Study]) -> tuple[str, ...]:
-    """Return what must be said before the answers."""
+def preface(
+    known: Known, seeds: int, studies: Sequence[Study], settings: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[str, ...]:
+    """Return what must be said before the answers; changed settings make them a trial."""
+    changed = ", ".join(f"{name} {value}" for name, value in settings.items())
+    trial = (f"**A trial, not a measurement of the claims**: trained with {changed}.",) if changed else ()
     left_out = [study.name for study in studies if study.name not in known]
     absent = f" Not trained here: {', '.join(left_out)}; what rests on them is undetermined." if left_out else ""
     return (
+        *trial,
         "Written by `twoclocks reproduce representation`; no number on this page is typed in by hand. Source of the claims "
         "but (e) and (g): arXiv 2605.27078 (*two speeds of learning*).",
         f"**Trained**: seeds 0 to {seeds - 1} of each recipe below; numbers are means over seeds with 95 % t intervals, which "

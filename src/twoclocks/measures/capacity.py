@@ -395,7 +395,7 @@ def check_manifolds(features: Tensor, labels: Tensor, dichotomies: str, draws: i
     count = int(place.bincount().amin())
     if count < LEAST_POINTS:
         raise ValueError(
-            f"labels: expected at least {LEAST_POINTS} examples a class, got {count} of {int(present[fewest])}"
+            f"labels: expected at least {LEAST_POINTS} examples a class, got {count} of class {int(present[fewest])}"
         )
     if dichotomies not in DICHOTOMIES:
         raise ValueError(f"dichotomies: expected one of {', '.join(DICHOTOMIES)}, got {dichotomies!r}")

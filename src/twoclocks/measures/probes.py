@@ -488,5 +488,5 @@ def check_fit(features: Tensor, labels: Tensor, classes: int | None) -> int:
 
 def check_penalties(penalties: Sequence[float]) -> None:
     """Refuse penalties among which there is nothing to choose."""
-    if not penalties or min(penalties) <= 0:
-        raise ValueError(f"penalties: expected at least one, all positive, got {list(penalties)}")
+    if not penalties or not all(0 < penalty < math.inf for penalty in penalties):
+        raise ValueError(f"penalties: expected at least one, all positive and finite, got {list(penalties)}")

@@ -219,7 +219,7 @@ PLANS = (
         begins("alignment"),
         "linear",
         NO_FEATURES,
-        "Of the features’ kernel ΦΦᵀ, centred on the mean of the training features, at equal class counts in both splits.",
+        "Of the features’ kernel ΦΦᵀ, each split centred on its own mean, at equal class counts in both.",
     ),
     Plan(
         GEOMETRY,

@@ -61,9 +61,20 @@ def checked_subject(
     name, first = find_readout(model, examples[0], readout)
     find_readout(model, examples[1], name)
     classes = first.logits.shape[1]
+    check_logits(first.logits)
     check_classes(examples[0], examples[1], classes)
     chosen = default_blocks(model, name) if blocks is None else complete_blocks(model, blocks)
     return Subject(model, name, classes, examples, chosen, save_at), first
+
+
+def check_logits(outputs: Tensor) -> None:
+    """Refuse outputs that are probabilities: losses, margins and gaps would be of something else."""
+    sums = outputs.double().sum(1)
+    if outputs.shape[1] > 1 and bool((outputs >= 0).all()) and bool(((sums - 1).abs() < 1e-4).all()):
+        raise InputError(
+            "the model returns probabilities (none is negative, and every row sums to 1) where logits are expected; return "
+            "what enters the softmax, or the logarithms of the probabilities"
+        )
 
 
 def check_model(model: Any) -> None:
