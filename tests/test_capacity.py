@@ -390,7 +390,7 @@ def test_what_cannot_be_measured_is_refused_in_words() -> None:
             lambda: manifold_geometry(features, labels, dichotomies="all", generator=generator(0)),
             "one of one-versus-rest",
         ),
-        (lambda: manifold_capacity(features, few, generator=generator(0)), "got 9 of 0"),
+        (lambda: manifold_capacity(features, few, generator=generator(0)), "got 9 of class 0"),
         (lambda: chosen_points(labels, points=12, generator=generator(0)), "two classes of 12 examples, got 0"),
         (lambda: chosen_points(labels, points=5, generator=generator(0)), "10 points of each"),
         (lambda: chosen_points(labels.double(), generator=generator(0)), "whole numbers"),
