@@ -105,6 +105,14 @@ def test_a_column_below_one_percent_is_in_percent_where_its_sibling_is() -> None
     assert_allclose(mixed.scalars["heldout_accuracy"].value, [[0.0103, 0.9]])
 
 
+def test_one_odd_value_does_not_make_a_column_percent_and_a_late_rise_does() -> None:
+    rising = [i / 20 for i in range(1, 21)]
+    odd = read_columns({"step": list(range(20)), "test_acc": [*rising[:10], 4.0, *rising[11:]]})
+    assert odd.scalars["heldout_accuracy"].value[0, 9] == 0.5
+    late = read_columns({"step": list(range(20)), "test_acc": [0.9, 0.8] * 9 + [1.0, 97.0]})
+    assert_allclose(late.scalars["heldout_accuracy"].value[0, [0, -1]], [0.009, 0.97])
+
+
 def test_percent_signs_decide(tmp_path: Path) -> None:
     log = read_log(csv(tmp_path / "a.csv", "step,train_acc\n0,0.5%\n1,1.2%\n"))
     assert_allclose(log.scalars["train_accuracy"].value, [[0.005, 0.012]])
@@ -197,10 +205,13 @@ def test_other_numeric_columns_are_kept() -> None:
     assert "tag" not in log.scalars
 
 
-def test_of_several_runs_in_one_file_the_longest_is_read_and_said() -> None:
-    log = read_columns({"seed": [0, 0, 1, 1, 1, 2], "step": [0, 1, 0, 1, 2, 0], "loss": [9.0, 9, 3, 2, 1, 9]})
+def test_of_several_runs_in_one_file_one_is_read_where_it_is_named() -> None:
+    table = {"seed": [0, 0, 1, 1, 1, 2], "step": [0, 1, 0, 1, 2, 0], "loss": [9.0, 9, 3, 2, 1, 9]}
+    log = read_columns(table, run="1")
     assert scalar(log, "train_loss")[1] == [3.0, 2.0, 1.0]
-    assert any("holds 3 runs" in note for note in log.source.assumed)
+    assert any("of 3 runs" in note for note in log.source.assumed)
+    with pytest.raises(InputError, match=r"holds 3 runs .seed=0, seed=1, seed=2.*only 1 steps of train_loss"):
+        read_columns(table)
 
 
 def test_a_log_without_numbers_is_refused(tmp_path: Path) -> None:
@@ -230,4 +241,4 @@ def test_any_table_of_numbers_is_a_trajectory_or_one_sentence(columns: dict[str,
         return
     for series in log.scalars.values():
         assert (np.diff(series.step) > 0).all()
-        assert series.value.shape == (1, len(series.step))
+        assert series.value.shape == (log.runs, len(series.step))

@@ -83,10 +83,21 @@ def run(
 
 @app.command(epilog="Example: twoclocks diagnose log.csv --map heldout_accuracy=dev_score --html page.html")
 def diagnose(
-    path: Annotated[Path, typer.Argument(help="A run folder, or a log: CSV, TSV, JSON lines.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A run folder, or a log: CSV, JSON, parquet, TensorBoard, W&B, MLflow, trackio, trainer_state.json."
+        ),
+    ],
     columns: Annotated[
         list[str] | None,
         typer.Option("--map", metavar="CANONICAL=COLUMN", help=f"Name a column; canonical: {', '.join(CANONICAL)}."),
+    ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run", metavar="NAME", help="Of several runs in a log, read this one; repeated or `all`: as seeds."
+        ),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the self-contained page to this file.")
@@ -100,7 +111,7 @@ def diagnose(
     for label in fail_on or []:
         if label not in LABELS:
             raise InputError(f"--fail-on: {label!r} is not a label.{nearest(label, list(LABELS))}")
-    evidence = examine(open_source(path, pairs(columns or [], "--map")))
+    evidence = examine(open_source(path, pairs(columns or [], "--map"), run))
     diagnosis = judge(evidence)
     if html is not None:
         written_page(evidence, diagnosis, html)

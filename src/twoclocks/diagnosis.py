@@ -105,27 +105,35 @@ class Diagnosis:
         return as_text(msgspec.to_builtins(self))
 
 
-def diagnose(source: Any, *, columns: Mapping[str, str] | None = None) -> Diagnosis:
-    """Diagnose a run folder, a log file, a trajectory, or a table of scalars in memory (dict of lists, pandas).
+def diagnose(
+    source: Any, *, columns: Mapping[str, str] | None = None, run: str | Sequence[str] | None = None
+) -> Diagnosis:
+    """Diagnose a run folder, a log (file or folder), a trajectory, or a table of scalars (dict of lists, pandas).
 
     Args:
-        source: a path, a Trajectory or a table. columns: canonical name → column of a log, for odd names.
+        source: a path, a Trajectory or a table. columns: canonical name → column of a log, for odd names. run: of several
+            runs in a log the one to read, or several to read as seeds ("all": all of them).
 
     Raises:
         InputError: the source cannot be read.
     """
-    return judge(examine(open_source(source, columns)))
+    return judge(examine(open_source(source, columns, run)))
 
 
-def open_source(source: Any, columns: Mapping[str, str] | None = None) -> Trajectory:
+def open_source(
+    source: Any, columns: Mapping[str, str] | None = None, run: str | Sequence[str] | None = None
+) -> Trajectory:
     """Return the trajectory that a path, a table or a trajectory stands for."""
     if isinstance(source, Trajectory):
         return source
     if isinstance(source, (str, Path)):
         path = Path(source)
-        return load(path) if path.is_dir() or path.name == MANIFEST else read_log(path, columns)
+        is_run_folder = path.name == MANIFEST or (path / MANIFEST).exists()
+        if is_run_folder and run:
+            raise InputError(f"--run chooses among the runs of a log, but {path} is a run folder; leave it out")
+        return load(path) if is_run_folder else read_log(path, columns, run)
     if hasattr(source, "keys"):
-        return read_columns(source, columns)
+        return read_columns(source, columns, run)
     raise InputError(f"diagnose: expected a path, a Trajectory or a table of scalars, got {type(source).__name__}")
 
 

@@ -1,91 +1,107 @@
 """This file knows how a log of scalars, as others write it, becomes a trajectory. It needs no torch.
 
-Names are recognised by their words, not by a list of whole names: a split (train, or one of test, val, valid, validation,
-eval, dev, heldout) and a quantity (loss, accuracy or error). Whatever was assumed on the way is said in `source.assumed`.
+Whatever was assumed on the way is said in `source.assumed`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from twoclocks.errors import InputError, nearest
-from twoclocks.sources.tables import Table, cell_of, read_table
+from twoclocks.sources.formats import open_log
+from twoclocks.sources.names import CANONICAL as CANONICAL  # the command line lists them
+from twoclocks.sources.names import ERROR_WORDS, TRAIN_WORDS, Meaning, words_of
+from twoclocks.sources.names import meaning_of as meaning_of
+from twoclocks.sources.several import as_seeds, chosen, refusal, told_apart, why_not_seeds
+from twoclocks.sources.tables import Log, Table, cell_of
 from twoclocks.trajectory import CANONICAL_UNITS, Array, Float, Series, Source, Trajectory
-
-CANONICAL = ("step", "epoch", "train_loss", "train_accuracy", "heldout_loss", "heldout_accuracy", "lr", "weight_norm")
-STEP_NAMES = (
-    "step", "steps", "_step", "global_step", "globalstep", "iteration", "iterations", "iter", "iters", "it", "update",
-    "updates", "num_updates", "optimizer_step", "optimizer_steps", "opt_step", "training_step", "train_step", "batch", "t",
-)  # fmt: skip
-EPOCH_NAMES = ("epoch", "epochs", "_epoch", "ep")
-LR_NAMES = ("lr", "learning_rate", "learningrate")
-NORM_NAMES = ("weight_norm", "wn", "wn_total", "param_norm", "parameter_norm", "weights_norm", "l2_norm", "norm")
-RUN_NAMES = ("seed", "run", "run_id", "run_name", "trial")
-TRAIN_WORDS = frozenset({"train", "training", "trn", "tr"})
-HELDOUT_WORDS = (
-    "heldout",
-    "held",
-    "holdout",
-    "val",
-    "valid",
-    "validation",
-    "test",
-    "testing",
-    "eval",
-    "evaluation",
-    "dev",
-)
-LOSS_WORDS = frozenset({"loss", "nll", "ce", "xent", "crossentropy", "mse", "risk", "cost", "objective"})
-ACCURACY_WORDS = frozenset({"acc", "accuracy", "accuracies", "top1"})
-ERROR_WORDS = frozenset({"error", "err", "errors"})
-PERPLEXITY_WORDS = frozenset({"perplexity", "ppl"})
-IDLE_WORDS = frozenset(
-    {"out", "set", "split", "mean", "avg", "average", "epoch", "step", "rate", "cross", "entropy", "categorical", "sparse",
-     "binary", "metrics", "metric", "history", "total", "running", "score", "the", "of", "on", "1", "top", "full", "final"}
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What a column was taken to be: the canonical name, how its values become ours, and how sure the name is."""
+class Reading:
+    """How the table of one run is understood: what its columns mean, its rows in order of time, and what to say of it."""
 
-    canonical: str
-    form: str  # "as is", "error" (1 − value) or "perplexity" (log value)
-    doubt: int  # words of the name that carry no meaning here; the least doubtful column of a kind is used
+    table: Table
+    meanings: Mapping[str, Meaning]
+    time: str
+    order: Sequence[int]
+    step: Array
+    scale: Mapping[str, float]
+    notes: Sequence[str]
 
 
-def read_log(path: str | Path, columns: Mapping[str, str] | None = None) -> Trajectory:
-    """Read a log file (CSV, TSV, JSON lines, a JSON list) as a trajectory of one run.
+def read_log(
+    path: str | Path, columns: Mapping[str, str] | None = None, run: str | Sequence[str] | None = None
+) -> Trajectory:
+    """Read a log as a trajectory: text tables, JSON, parquet, TensorBoard, W&B, MLflow, trackio, Hugging Face's Trainer.
 
     Args:
-        path: the file. columns: canonical name → column of the file, for what is not recognised by its name.
+        path: a file or a folder. columns: canonical name → column of the log, for what is not recognised by its name.
+        run: of several runs the one to read, or several of them to read as seeds; "all" reads all of them as seeds.
 
     Raises:
-        InputError: the file cannot be read as a table, holds no numbers, or `columns` names what is not there.
+        InputError: the path holds no log, no numbers, or several runs that are not seeds of one experiment; or `columns`
+            or `run` names what is not there.
     """
     path = Path(path)
-    return trajectory_of_table(read_table(path), str(path), columns or {})
+    return trajectory_of_log(open_log(path), str(path), columns or {}, run)
 
 
-def read_columns(table: Any, columns: Mapping[str, str] | None = None) -> Trajectory:
-    """Read a table in memory (a pandas DataFrame, or a dict of equally long lists) as a trajectory of one run."""
+def read_columns(
+    table: Any, columns: Mapping[str, str] | None = None, run: str | Sequence[str] | None = None
+) -> Trajectory:
+    """Read a table in memory (a pandas DataFrame, or a dict of equally long lists) as `read_log` reads a file."""
     names = list(table.keys())
     cells = {str(name): [cell_of(value) for value in np.asarray(table[name]).tolist()] for name in names}
     lengths = {len(column) for column in cells.values()}
     if len(lengths) != 1:
         raise InputError(f"a table needs columns of equal length, got {sorted(lengths)}; pad the short ones with None")
-    return trajectory_of_table(Table(cells, lengths.pop()), "a table in memory", columns or {})
+    log = Log("a table", {"the run": Table(cells, lengths.pop())})
+    return trajectory_of_log(log, "a table in memory", columns or {}, run)
 
 
-def trajectory_of_table(table: Table, path: str, asked: Mapping[str, str]) -> Trajectory:
-    """Turn a table of cells into a trajectory, and say what was assumed."""
-    table, notes = one_run_of(table)
+def trajectory_of_log(
+    log: Log, path: str, asked: Mapping[str, str], run: str | Sequence[str] | None = None
+) -> Trajectory:
+    """Turn the tables of a log into a trajectory: of its one run, of the run asked for, or of its runs as seeds."""
+    wanted = [run] if isinstance(run, str) else list(run or [])
+    whole = told_apart(log, path)
+    log = chosen(whole, wanted, path)
+    if len(log.runs) > 1 and not wanted and (why := why_not_seeds(list(log.runs), log.settings)) is not None:
+        raise refusal(path, list(log.runs), why)
+    readings = {name: reading_of(table, of_run(path, name, log), asked) for name, table in log.runs.items()}
+    scale = {name: value for reading in readings.values() for name, value in reading.scale.items()}
+    trajectories = {name: trajectory_of(replace(r, scale=scale_of(r, scale)), path) for name, r in readings.items()}
+    trajectory = as_seeds(trajectories, path) if len(trajectories) > 1 else next(iter(trajectories.values()))
+    notes = list(log.notes)
+    if len(whole.runs) > 1 and len(log.runs) == 1:
+        notes.append(f"of {len(whole.runs)} runs, {next(iter(log.runs))} is read")
+    return with_notes(trajectory, notes)
+
+
+def of_run(path: str, name: str, log: Log) -> str:
+    """Return what a refusal names: the path, and the run where there are several."""
+    return f"{path}, run {name}," if len(log.runs) > 1 else path
+
+
+def scale_of(reading: Reading, scale: Mapping[str, float]) -> dict[str, float]:
+    """Return the columns of a run in percent: those that are so in any run, since one program wrote them all."""
+    return {name: value for name, value in scale.items() if name in reading.meanings}
+
+
+def with_notes(trajectory: Trajectory, notes: Sequence[str]) -> Trajectory:
+    """Return a trajectory with more to say of how it was read."""
+    assumed = tuple(dict.fromkeys([*notes, *trajectory.source.assumed]))
+    return replace(trajectory, source=replace(trajectory.source, assumed=assumed))
+
+
+def reading_of(table: Table, path: str, asked: Mapping[str, str]) -> Reading:
+    """Return how the table of one run is understood."""
     numeric = [name for name in table.cells if table.is_numeric(name)]
     if table.rows == 0 or not numeric:
         raise InputError(
@@ -94,46 +110,30 @@ def trajectory_of_table(table: Table, path: str, asked: Mapping[str, str]) -> Tr
         )
     meanings, doubts = meanings_of(numeric, table, asked)
     time, time_note, order, step = time_of(table, meanings)
-    scale = accuracy_scales(table, meanings, order)
+    notes = [*table.notes, *time_note, *doubts]
+    return Reading(table, meanings, time, order, step, accuracy_scales(table, meanings, order), notes)
+
+
+def trajectory_of(reading: Reading, path: str) -> Trajectory:
+    """Turn the table of one run into a trajectory, and say what was assumed."""
+    table, meanings = reading.table, reading.meanings
+    numeric = [name for name in table.cells if table.is_numeric(name)]
     scalars: dict[str, Series] = {}
     for name in numeric:
         meaning = meanings.get(name)
         canonical = meaning.canonical if meaning else name
-        if canonical == time or (meaning and canonical == "step"):
+        if canonical == reading.time or (meaning and canonical == "step"):
             continue
         numbers = table.numbers(name)
-        values = [numbers[row] for row in order]
-        series = series_of(canonical, step, values, meaning.form if meaning else "as is", scale.get(name, 1.0))
+        values = [numbers[row] for row in reading.order]
+        form = meaning.form if meaning else "as is"
+        scale = reading.scale.get(name, 1.0)
+        series = series_of(canonical, reading.step, values, form, scale, whole=table.exact)
         if series is not None and (meaning or canonical not in scalars):
             scalars[canonical] = series
-    notes = [
-        *table.notes,
-        *notes,
-        *time_note,
-        *doubts,
-        *notes_of_forms(meanings, scale),
-        *unread(table, numeric, meanings),
-    ]
+    notes = [*reading.notes, *notes_of_forms(meanings, reading.scale), *unread(table, numeric, meanings)]
     mapped = {name: meaning.canonical for name, meaning in meanings.items()}
-    return Trajectory(Source(path, "log", table.rows, time, mapped, tuple(dict.fromkeys(notes))), scalars)
-
-
-def one_run_of(table: Table) -> tuple[Table, list[str]]:
-    """Return the rows of the longest run where a column tells several runs apart."""
-    for name in table.cells:
-        if snake(name) in RUN_NAMES:
-            keys = [str(cell) for cell in table.cells[name]]
-            runs = {key: keys.count(key) for key in dict.fromkeys(keys)}
-            if 1 < len(runs) <= 0.5 * table.rows:
-                chosen = max(runs, key=lambda key: runs[key])
-                rows = [i for i, key in enumerate(keys) if key == chosen]
-                cells = {n: [column[i] for i in rows] for n, column in table.cells.items()}
-                which = chosen.removesuffix(".0")
-                note = (
-                    f"the file holds {len(runs)} runs (column {name}); {name} = {which} is read, the longest or first"
-                )
-                return Table(cells, len(rows), table.notes, table.percent), [note]
-    return table, []
+    return Trajectory(Source(path, "log", table.rows, reading.time, mapped, tuple(dict.fromkeys(notes))), scalars)
 
 
 def meanings_of(names: Sequence[str], table: Table, asked: Mapping[str, str]) -> tuple[dict[str, Meaning], list[str]]:
@@ -163,55 +163,6 @@ def meanings_of(names: Sequence[str], table: Table, asked: Mapping[str, str]) ->
             others = ", ".join(name for name in claimants if name != chosen)
             notes.append(f"{canonical} is read from {chosen}, not from {others}; use --map to choose otherwise")
     return meanings, notes
-
-
-def meaning_of(name: str) -> Meaning | None:
-    """Return what a column is by its name, or None where the name says nothing known.
-
-    >>> meaning_of("Val Acc").canonical, meaning_of("test_error").form, meaning_of("loss").canonical, meaning_of("beta")
-    ('heldout_accuracy', 'error', 'train_loss', None)
-    """
-    name = name.rsplit(" - ", 1)[-1]  # some exports put the run's name in front
-    plain, words = snake(name), words_of(name)
-    for canonical, known in (
-        ("step", STEP_NAMES),
-        ("epoch", EPOCH_NAMES),
-        ("lr", LR_NAMES),
-        ("weight_norm", NORM_NAMES),
-    ):
-        tail = "_".join(words[1:]) if len(words) > 1 and words[0] in {"train", "trainer", "optim"} else plain
-        if plain in known or tail in known:
-            return Meaning(
-                canonical, "as is", 0 if plain == canonical else 1 + known.index(plain if plain in known else tail)
-            )
-    kind = next(
-        (
-            (quantity, form, group)
-            for group, quantity, form in (
-                (ACCURACY_WORDS, "accuracy", "as is"),
-                (LOSS_WORDS, "loss", "as is"),
-                (ERROR_WORDS, "accuracy", "error"),
-                (PERPLEXITY_WORDS, "loss", "perplexity"),
-            )
-            if set(words) & group
-        ),
-        None,
-    )
-    if kind is None and {"cross", "entropy"} <= set(words):
-        kind = ("loss", "as is", LOSS_WORDS)
-    if kind is None:
-        return None
-    quantity, form, group = kind
-    splits = [
-        "heldout" if word in HELDOUT_WORDS else "train"
-        for word in words
-        if word in HELDOUT_WORDS or word in TRAIN_WORDS
-    ]
-    idle = [word for word in words if word not in group and word not in HELDOUT_WORDS and word not in TRAIN_WORDS]
-    if len(set(splits)) > 1 or any(word not in IDLE_WORDS for word in idle):
-        return None
-    doubt = len(idle) + (0 if splits else 1) + (2 if form == "perplexity" else 0) + (1 if form == "error" else 0)
-    return Meaning(f"{splits[0] if splits else 'train'}_{quantity}", form, doubt)
 
 
 def time_of(table: Table, meanings: Mapping[str, Meaning]) -> tuple[str, list[str], list[int], Array]:
@@ -280,8 +231,13 @@ def without_abandoned(rows: list[int], times: Float, back: Any, name: str) -> tu
     return kept, times[keep], note
 
 
-def series_of(name: str, step: Array, cells: Iterable[float | None], form: str, scale: float) -> Series | None:
-    """Return one column as a series: absent cells left out, a step written twice counted once (as written last)."""
+def series_of(
+    name: str, step: Array, cells: Iterable[float | None], form: str, scale: float, whole: bool
+) -> Series | None:
+    """Return one column as a series: absent cells left out, a step written twice counted once (as written last).
+
+    In a column that is not `whole`, a NaN may only fill a cell in which nothing was measured.
+    """
     column = {s: v for s, v in zip(step.tolist(), cells, strict=True) if v is not None}
     if not column:
         return None
@@ -291,7 +247,8 @@ def series_of(name: str, step: Array, cells: Iterable[float | None], form: str, 
     elif form == "perplexity":
         with np.errstate(divide="ignore", invalid="ignore"):
             value = np.log(value)
-    times, value = without_missing(np.array(list(column), dtype=step.dtype), value)
+    times = np.array(list(column), dtype=step.dtype)
+    times, value = (times, value) if whole else without_missing(times, value)
     return Series(name, CANONICAL_UNITS.get(name, ""), times, value[None]) if len(times) else None
 
 
@@ -323,13 +280,30 @@ def accuracy_scales(table: Table, meanings: Mapping[str, Meaning], order: Sequen
     """
     names = [name for name, meaning in meanings.items() if meaning.canonical.endswith("accuracy")]
     columns = {name: finite for name in names if len(finite := finite_numbers(table.numbers(name), order))}
-    percent = {name for name, column in columns.items() if name in table.percent or 1.5 < column.max() <= 100.5}
+    percent = {name for name, column in columns.items() if name in table.percent or exceeds_one(column)}
     starts = [start_of(columns[name], meanings[name].form, 100.0) for name in percent]
     for name, column in columns.items():
         if name not in percent and starts:
             apart = {scale: abs(start_of(column, meanings[name].form, scale) - starts[0]) for scale in (1.0, 100.0)}
             percent |= {name} if apart[100.0] < apart[1.0] else set()
     return dict.fromkeys(percent, 100.0)
+
+
+def exceeds_one(column: Float) -> bool:
+    """Return whether a column of accuracies can only be in percent.
+
+    One or two values above 1.5 among many may be slips of the pen. Then others must exceed 1 too, or all look like chance
+    in percent, which hardly varies, with the high ones at the very end, where a late rise has just begun.
+    """
+    above, count = column > 1.5, int((column > 1.5).sum())
+    if not count or float(column.max()) > 100.5:
+        return False
+    if len(column) < 5 or count >= max(3, 0.05 * len(column)):
+        return True
+    others = column[~above]
+    late = int(above[-count - 1 :].sum()) == count
+    beyond = int((others > 1.0).sum()) >= max(2, 0.1 * len(others))
+    return beyond or (late and float(others.max()) <= 3 * float(others.min()))
 
 
 def start_of(column: Float, form: str, scale: float) -> float:
@@ -369,18 +343,3 @@ def notes_of_forms(meanings: Mapping[str, Meaning], scale: Mapping[str, float]) 
         if m.canonical.startswith("train_") and not set(words_of(n)) & TRAIN_WORDS and m.doubt >= 0
     ]
     return notes + [f"{name} names no split and is taken to be of the training examples" for name in bare]
-
-
-def words_of(name: str) -> list[str]:
-    """Return the lower-case words of a column name, camel case and digits split off.
-
-    >>> words_of("trainLoss"), words_of("Eval/held-out Acc@1")
-    (['train', 'loss'], ['eval', 'held', 'out', 'acc', '1'])
-    """
-    name = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
-    return re.findall(r"top1|[a-z]+|\d+", name.lower())
-
-
-def snake(name: str) -> str:
-    """Return a name in lower case with every run of other characters as one underscore."""
-    return re.sub(r"[^a-z0-9_]+", "_", re.sub(r"([a-z])([A-Z])", r"\1_\2", name.strip()).lower()).strip("_") or name

@@ -22,16 +22,21 @@ THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 TENSOR = re.compile(r"tensor\(\[?\s*([^\],)]+)")
 DELIMITERS = ("\t", ";", ",", "|")
 LARGEST_FILE = 2_000_000_000
+DEEPEST = 30  # objects within objects; a log has two or three
 
 
 @dataclass(frozen=True)
 class Table:
-    """Named columns of equal length: `cells[name][row]` is a number, a text, or None where nothing was written."""
+    """Named columns of equal length: `cells[name][row]` is a number, a text, or None where nothing was written.
+
+    `exact` says that a NaN in it was recorded as one, and does not only fill a cell where nothing was written.
+    """
 
     cells: Mapping[str, Sequence[float | str | None]]
     rows: int
     notes: tuple[str, ...] = ()
     percent: frozenset[str] = field(default_factory=frozenset)
+    exact: bool = False
 
     def numbers(self, name: str) -> list[float | None]:
         """Return one column with its texts left out."""
@@ -43,13 +48,27 @@ class Table:
         return numbers > sum(isinstance(cell, str) for cell in self.cells[name])
 
 
+@dataclass(frozen=True)
+class Log:
+    """What lies at a path: a table a run, by the run's name; what it was read as; the settings of runs, where known."""
+
+    form: str
+    runs: Mapping[str, Table]
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
 def read_table(path: Path) -> Table:
     """Read a table from a file, whatever it is called.
 
     Raises:
         InputError: the file is missing, empty, binary, or holds no table.
     """
-    text = read_text(path)
+    return table_of_text(read_text(path), path)
+
+
+def table_of_text(text: str, path: Path) -> Table:
+    """Read a table from the text of a file."""
     start = text.lstrip()[:1]
     if start == "{" and not is_one_object(text):
         return table_of_lines(text, path)
@@ -106,11 +125,7 @@ def table_of_delimited(text: str, path: Path) -> Table:
     if not lines:
         raise InputError(f"{path} holds only comments; expected a table with a header")
     delimiter = delimiter_of(lines)
-    rows = (
-        list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
-        if delimiter
-        else [line.split() for line in lines]
-    )
+    rows = split_rows(lines, delimiter, path) if delimiter else [line.split() for line in lines]
     header = [name.strip() for name in rows[0]]
     if all(number(cell, delimiter) is not None for cell in header):
         raise InputError(
@@ -123,14 +138,54 @@ def table_of_delimited(text: str, path: Path) -> Table:
     body = [row for row in rows[1:] if [cell.strip() for cell in row] != header]
     if len(body) < len(rows) - 1:
         notes.append(f"the header line appears {len(rows) - len(body)} times; the repeated ones are left out")
+    body = of_header_width(body, len(header), notes, delimiter, path)
+    if not text.endswith(("\n", "\r")):
+        notes += without_torn_cell(body, len(header))
     names = unique_names(header)
     cells = {
         name: [cell_of(row[i], delimiter) if i < len(row) else None for row in body] for i, name in enumerate(names)
     }
-    percent = {
-        name for i, name in enumerate(names) if any(i < len(row) and row[i].strip().endswith("%") for row in body)
-    }
+    percent = {name for i, name in enumerate(names) if is_percent([row[i].strip() for row in body if i < len(row)])}
     return Table(cells, len(body), tuple(notes), frozenset(percent))
+
+
+def is_percent(cells: Sequence[str]) -> bool:
+    """Return whether most of what is written in a column ends with a percent sign."""
+    written = [cell for cell in cells if cell.lower() not in MISSING]
+    return sum(cell.endswith("%") for cell in written) > 0.5 * len(written)
+
+
+def split_rows(lines: Sequence[str], delimiter: str, path: Path) -> list[list[str]]:
+    """Split lines into cells at a delimiter, quotes respected."""
+    try:
+        return list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
+    except csv.Error as error:
+        raise InputError(
+            f"{path} cannot be split into cells ({error}); look for a quote that is never closed"
+        ) from None
+
+
+def of_header_width(body: list[list[str]], width: int, notes: list[str], delimiter: str, path: Path) -> list[list[str]]:
+    """Return the rows that have no more cells than the header: in a longer one nobody knows which cell is which."""
+    longer = [row for row in body if any(cell.strip() for cell in row[width:])]
+    if not longer or (not delimiter and len(longer) > 0.5 * len(body)):  # words after the numbers of a printed log
+        return body
+    if len(longer) > 0.5 * len(body):
+        raise InputError(
+            f"{path} has {width} names in its header and {len(longer[0])} cells in most rows; "
+            "name every column, and write decimal points"
+        )
+    notes.append(f"{len(longer)} rows hold more cells than the header has names and are left out")
+    return [row for row in body if not any(cell.strip() for cell in row[width:])]
+
+
+def without_torn_cell(body: list[list[str]], width: int) -> list[str]:
+    """Blank the last cell of a text without a last line end where it is shorter than all above it, and say so."""
+    above = [len(row[width - 1].strip()) for row in body[:-1] if len(row) >= width and row[width - 1].strip()]
+    if len(above) < 2 or len(body[-1]) != width or not 0 < len(body[-1][-1].strip()) < min(above):
+        return []
+    cell, body[-1][-1] = body[-1][-1].strip(), ""
+    return [f"the last line does not end, and its last cell ({cell}) is left out, since it may be cut off"]
 
 
 def with_commented_header(written: Sequence[str], lines: list[str]) -> list[str]:
@@ -146,7 +201,10 @@ def with_commented_header(written: Sequence[str], lines: list[str]) -> list[str]
 def delimiter_of(lines: Sequence[str]) -> str:
     """Return the delimiter that most often splits the first lines alike; an empty one means runs of blanks."""
     head = lines[: min(len(lines), 20)]
-    counts = {d: [len(row) for row in csv.reader(head, delimiter=d)] for d in DELIMITERS}
+    try:
+        counts = {d: [len(row) for row in csv.reader(head, delimiter=d)] for d in DELIMITERS}
+    except csv.Error:  # a cell longer than any number or name: a quote that is never closed
+        counts = {d: [line.count(d) + 1 for line in head] for d in DELIMITERS}
     fitting = {d: c[0] for d, c in counts.items() if c[0] > 1 and sum(n == c[0] for n in c) >= 0.5 * len(c)}
     if fitting:
         return max(fitting, key=lambda d: fitting[d])
@@ -178,7 +236,7 @@ def table_of_json(text: str, path: Path) -> Table:
     """Read a JSON list of objects, or an object of equally long lists."""
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is not valid JSON ({error}); expected a list of objects, or one object a line"
         ) from None
@@ -197,9 +255,10 @@ def table_of_json(text: str, path: Path) -> Table:
 
 
 def table_of_records(records: Sequence[Mapping[str, Any]], notes: Iterable[str]) -> Table:
-    """Join records into columns, in the order in which their names first appear."""
+    """Join records into columns, in the order in which their names first appear. What a record lacks is absent in it."""
     names = dict.fromkeys(name for record in records for name in record)
-    return Table({n: [cell_of(record.get(n)) for record in records] for n in names}, len(records), tuple(notes))
+    cells = {n: [cell_of(record.get(n)) for record in records] for n in names}
+    return Table(cells, len(records), tuple(notes))
 
 
 def flat(record: Mapping[str, Any], prefix: str = "", keep_lists: bool = False) -> dict[str, Any]:
@@ -207,6 +266,8 @@ def flat(record: Mapping[str, Any], prefix: str = "", keep_lists: bool = False) 
     items: dict[str, Any] = {}
     for key, value in record.items():
         if isinstance(value, dict):
+            if prefix.count("/") > DEEPEST:
+                continue
             items |= flat(value, f"{prefix}{key}/", keep_lists)
         elif keep_lists or not isinstance(value, list):
             items[f"{prefix}{key}"] = value
