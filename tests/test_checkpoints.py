@@ -556,7 +556,7 @@ from test_checkpoints import Net, data
 
 class Slow(Net):
     def forward(self, x):
-        time.sleep(0.05)
+        time.sleep(0.25)
         return Net.forward(self, x)
 """
 

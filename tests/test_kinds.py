@@ -85,7 +85,7 @@ def test_what_the_critical_dimension_or_the_motion_deny_is_open() -> None:
         (damaged | {"TC207": "S", "TC210": "S"}, None), (damaged | {"TC207": "R"}, None),
         (damaged | {"TC210": "R"}, None), (gaining, "representation improving"), (gaining | {"TC210": "R"}, None),
         (gaining | {"TC207": "S"}, None), ({"TC201": "S", "TC202": "R", "TC203": "R"}, None),
-        ({"TC201": "U", "TC202": "R", "TC203": "R"}, None), ({"TC201": "R", "TC202": "R", "TC203": "U"}, None),
+        ({"TC201": "U", "TC202": "R", "TC203": "R"}, "no progress"), ({"TC201": "R", "TC202": "R", "TC203": "U"}, None),
         ({"TC201": "R", "TC202": "R", "TC203": "R"}, "no progress"),
     ]  # fmt: skip
     for outcomes, kind in cases:
@@ -237,7 +237,9 @@ def test_a_reason_is_given_only_where_it_holds() -> None:
         ("grokking", {**GENUINE, "TC201": "R", "TC202": "R"}, "the probes neither led nor rose before it"),
         ("grokking", {**GENUINE, "TC201": "N", "TC202": "N"}, "TC201 and TC202 could not be judged"),
         ("grokking", {**GENUINE, "TC210": "R"}, "the features hardly changed, only their readout did"),
-        ("memorisation", {"TC201": "U", "TC202": "R", "TC203": "R", "TC210": "R"}, "TC201 (9 evaluations) left open"),
+        ("memorisation", {"TC201": "U", "TC202": "U", "TC203": "R"}, "TC201 (9 evaluations) and TC202 (9 evaluations) left open"),
+        ("memorisation", {"TC201": "S", "TC202": "R", "TC203": "R"},
+         "the features gain nothing, but hold more than the readout uses (TC201)"),
         ("memorisation", {"TC201": "S", "TC202": "S", "TC203": "R", "TC207": "S"},
          "probes and critical dimension disagree on a damage"),
         (DESCENT, {"TC203": "R", "TC211": "U"}, "TC211 (9 evaluations) left open"),

@@ -95,7 +95,8 @@ def kind_of_memorisation(verdicts: Mapping[str, Verdict]) -> str | None:
     lead, gain = (outcome(verdicts, code) for code in ("TC201", "TC202"))
     if gain is SUPPORTED and SUPPORTED not in (damage, rose) and motion is not REFUTED:
         return "representation improving"
-    return "no progress" if (lead, gain, damage) == (REFUTED, REFUTED, REFUTED) and rose is not SUPPORTED else None
+    still = gain is REFUTED and damage is REFUTED
+    return "no progress" if still and SUPPORTED not in (lead, rose) else None
 
 
 def is_at_the_floor(verdicts: Mapping[str, Verdict], precision: str | None) -> bool:
