@@ -556,7 +556,7 @@ from test_checkpoints import Net, data
 
 class Slow(Net):
     def forward(self, x):
-        time.sleep(0.25)
+        time.sleep(0.05)
         return Net.forward(self, x)
 """
 
@@ -567,7 +567,9 @@ def test_an_interrupted_replay_says_so_and_goes_on(tmp_path: Path) -> None:
     given = ["--model", f"{tmp_path}/slow.py:Slow", "--data", f"{tmp_path}/slow.py:data", "--out", str(out)]
     command = [sys.executable, "-m", "twoclocks", "replay", str(folder), *given]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    child = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, preexec_fn=heed_interruptions
+    )
     wait_for(out / "events.jsonl", 1000)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
@@ -581,6 +583,11 @@ def test_an_interrupted_replay_says_so_and_goes_on(tmp_path: Path) -> None:
     assert again.stdout.startswith(f"6 checkpoints ({done} done already), step 0 to 50;")
     assert (out / "events.jsonl").read_text().count('{"record":"checkpoint"') == 6
     check_losses(load(out), states(6))
+
+
+def heed_interruptions() -> None:
+    """Let a child be interrupted also where these tests are not: a shell's background jobs ignore it, and pass that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(journal: Path, size: int) -> None:
