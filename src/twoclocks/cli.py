@@ -198,6 +198,48 @@ def report(
     say(f"page: {target}", json)
 
 
+@app.command(epilog="Example: twoclocks export runs/modular-addition --to csv --out table.csv")
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder or a log.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="csv, parquet or tensorboard.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Where to write; in analysis/ of a run folder or beside a log if not given."),
+    ] = None,
+    measured: Annotated[
+        bool, typer.Option("--measured", help="Add what a diagnosis measures: ladder, ranks, critical dimension, ….")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+    columns: Annotated[
+        list[str] | None, typer.Option("--map", metavar="CANONICAL=COLUMN", help="Name a column, as for diagnose.")
+    ] = None,
+    runs: Annotated[
+        list[str] | None, typer.Option("--run", metavar="NAME", help="Of several runs in a log, as for diagnose.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write the series of a run for other tools: one row a step, canonical names."""
+    from twoclocks.export import check_export, target_of, with_measured
+    from twoclocks.export import export as exported
+
+    source = run.parent if run.name == MANIFEST else run
+    target = out or target_of(source, to)
+    trajectory = open_source(source, pairs(columns or [], "--map"), runs)
+    left_out: tuple[str, ...] = ()
+    check_export(to, target, source, force=force)
+    if measured:
+        with told_on_terminal("measuring"):
+            evidence = examine(trajectory)
+        trajectory, left_out = with_measured(evidence), evidence.left_out
+    written = exported(trajectory, to, target, force=force)
+    if json:
+        typer.echo(dumps(written.described | {"left_out": left_out}, indent=2))
+        return
+    for note in (*trajectory.source.assumed, *written.notes, *left_out):
+        typer.echo(f"- {note}")
+    typer.echo(f"exported: {written.path} ({written.rows} rows, {len(written.columns)} columns)")
+
+
 @app.command(epilog="Example: twoclocks recipes")
 def recipes(json: Json = False) -> None:
     """List the recipes with their source, cost and expected verdict."""

@@ -7,8 +7,9 @@ Nothing here imports torch, so that a log can be read without it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import count
 from types import MappingProxyType
 from typing import Any
@@ -139,21 +140,67 @@ class Trajectory:
         return Trajectory(self.source, scalars, (), self.batches, self.events, self.settings)
 
     def to_pandas(self) -> Any:
-        """Return one row per (run, step) with a column per scalar; needs pandas (`pip install 'twoclocks[pandas]'`)."""
-        import pandas as pd  # an extra, not a dependency
+        """Return one row per (run, step) with a column per scalar; needs pandas (`pip install 'twoclocks[pandas]'`).
 
+        What was not recorded is NaN, as a NaN that was recorded is.
+        """
+        pandas = extra("pandas", "to_pandas")
         frames = [
-            pd.DataFrame(
-                {
-                    "run": np.repeat(np.arange(s.runs), len(s.step)),
-                    "step": np.tile(s.step, s.runs),
-                    name: s.value.ravel(),
-                }
-            ).set_index(["run", "step"])
+            pandas.Series(
+                s.value.ravel(),
+                index=pandas.MultiIndex.from_arrays(
+                    [np.repeat(np.arange(s.runs), len(s.step)), np.tile(s.step, s.runs)], names=("run", "step")
+                ),
+                name=name,
+            )
             for name, s in self.scalars.items()
             if s.value.ndim == 2
         ]
-        return pd.concat(frames, axis=1).sort_index()
+        if not frames:
+            index = pandas.MultiIndex.from_arrays([np.empty(0, np.int64), np.empty(0, np.int64)], names=("run", "step"))
+            return pandas.DataFrame(index=index)
+        return pandas.concat(frames, axis=1).sort_index()
+
+    def to_xarray(self) -> Any:
+        """Return a dataset of dims `run` and `step`, a variable per series; needs xarray (`'twoclocks[xarray]'`).
+
+        Units are in `attrs["units"]`. Every step of any series is there: where one was not recorded it is NaN, as a NaN
+        that was recorded is. A series with more numbers a moment has dims of its own for them. The tensors of snapshots are
+        not included.
+        """
+        xarray = extra("xarray", "to_xarray")
+        held = {apart_from(name, ("run", "step")): one for name, one in self.scalars.items()}
+        step = all_steps(list(held.values()))
+        variables = {}
+        for name, one in held.items():
+            value = np.full((self.runs, len(step), *one.value.shape[2:]), np.nan)
+            value[: one.runs, np.searchsorted(step, one.step)] = one.value
+            own = [f"{name}, axis {axis}" for axis in range(one.value.ndim - 2)]
+            variables[name] = (["run", "step", *own], value, {"units": one.unit} if one.unit else {})
+        coordinates = {"run": np.arange(self.runs), "step": ("step", step, {"units": self.source.time})}
+        return xarray.Dataset(variables, coordinates, {"source": self.source.path})
+
+
+def all_steps(series: Sequence[Series]) -> Array:
+    """Return every step at which any of some series has a value, rising."""
+    return np.unique(np.concatenate([np.empty(0, np.int64), *(one.step for one in series)]))
+
+
+def apart_from(name: str, taken: Sequence[str]) -> str:
+    """Return the name of a series so that it differs from those of the axes.
+
+    >>> apart_from("run", ["run", "step"]), apart_from("lr", ["run", "step"])
+    ('run (logged)', 'lr')
+    """
+    return f"{name} (logged)" if name in taken else name
+
+
+def extra(package: str, wanted_by: str) -> Any:
+    """Return a package that is an extra, not a dependency, or refuse where it is not installed."""
+    try:
+        return import_module(package)
+    except ImportError:
+        raise InputError(f"{wanted_by} needs {package}; install it with pip install 'twoclocks[{package}]'") from None
 
 
 @dataclass(frozen=True)
