@@ -5,7 +5,7 @@ PY = $(or $(TWOCLOCKS_PYTHON),.venv/bin/python)
 # One worker a core, each with one thread; a file stays with one worker, so that what it trained is trained once.
 PYTEST = OMP_NUM_THREADS=1 "$(PY)" -m pytest -n auto --dist loadfile
 
-.PHONY: help setup demo check test test-all reproduce benchmark clean
+.PHONY: help setup demo check test test-all test-frameworks reproduce benchmark clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -25,8 +25,11 @@ check: setup  ## lint, format, types, and which module may import which
 test: check  ## check, then the tests but for the slow ones
 	$(PYTEST) -m 'not slow'
 
-test-all: check  ## check, then all the tests
+test-all: check  ## check, then all the tests but for the frameworks'
 	$(PYTEST)
+
+test-frameworks: check  ## the tests with the real lightning and transformers (pip install '.[lightning,hf]')
+	$(PYTEST) -m frameworks tests/test_lightning.py tests/test_huggingface.py
 
 reproduce: setup  ## measure the published claims and write docs/claims.md; takes hours, can be interrupted
 	"$(PY)" -m twoclocks reproduce

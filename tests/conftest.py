@@ -14,6 +14,16 @@ torch.set_num_threads(1)  # small products are many times slower on two threads 
 MISSING_DEVICE = re.compile(r"no (CUDA device|chromium) on this machine")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the tests with the real lightning and transformers to those who ask for them by name: they take the extras."""
+    if "frameworks" in config.option.markexpr:
+        return
+    asked = [item for item in items if item.get_closest_marker("frameworks")]
+    if asked:
+        config.hook.pytest_deselected(items=asked)
+        items[:] = [item for item in items if item not in asked]
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
     outcome = yield

@@ -15,6 +15,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "trajectory": ["EvalBatch", "SaveAt", "Series", "Snapshot", "Trajectory"],
         "store": ["load"],
         "sources.checkpoints": ["replay"],
+        "sources.huggingface": ["HuggingFaceRecorder"],
+        "sources.lightning": ["LightningRecorder"],
         "sources.logs": ["read_log"],
         "sources.recorder": ["Recorder"],
         "training.loop": ["train"],
